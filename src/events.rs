@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 45] = [
+pub const EVENTS: [EventInfo; 51] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -49,6 +49,8 @@ pub const EVENTS: [EventInfo; 45] = [
     event("recovered", "info", "A profile that needed attention no longer does."),
     event("adopted", "info", "A newer credential of the followed tool was stored."),
     event("follow.alone", "warn", "The followed tool is signed out, so keepalive goes on alone."),
+    event("mirror.written", "info", "A mirror has the newest access token."),
+    event("mirror.failed", "warn", "A mirror was not written; the refresh itself is not affected."),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
     event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),
@@ -85,12 +87,20 @@ pub const EVENTS: [EventInfo; 45] = [
     event("token.daemon", "debug", "The access token comes from the running daemon."),
     event("token.store", "debug", "The access token comes from the store without a daemon, and why."),
     event("socket.request", "debug", "A request on the socket was answered: its path and the status of the response."),
+    event(
+        "helper.serves",
+        "debug",
+        "A credential helper gives out the token of a profile, for a host of that profile.",
+    ),
+    event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
+    event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
+    event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
 
 /// The fields that events share, in the order of the manual.
-pub const FIELDS: [(&str, &str); 17] = [
+pub const FIELDS: [(&str, &str); 18] = [
     ("event", "The name of the event."),
     ("profile", "The name of the profile."),
     ("provider", "The name of the provider."),
@@ -100,6 +110,7 @@ pub const FIELDS: [(&str, &str); 17] = [
     ("kind", "The kind of the error; see ERRORS in keepalive(1)."),
     ("hint", "What to do."),
     ("reason", "Why it was decided so."),
+    ("mirror", "The file, directory or program that gets an access token."),
     ("rule", "The number of the rule in src/PROTOCOL.md."),
     ("retry_at", "When keepalive tries again."),
     ("at", "When the next check is."),
@@ -174,6 +185,16 @@ pub fn refreshed(profile: &Profile, generation: Generation, expires_at: Option<T
     let expires_at = expires_at.map(|at| tracing::field::display(at.to_the_second()));
     let (generation, provider) = (generation.get(), profile.provider.name.as_str());
     tracing::info!(event = "refresh.ok", profile = %profile.name, provider, generation, expires_at, "refreshed");
+}
+
+/// `mirror`: its file or directory, or the program.
+pub fn mirror_written(profile: &ProfileName, mirror: &str, generation: Generation) {
+    tracing::info!(event = "mirror.written", profile = %profile, mirror, generation = generation.get(), "mirror written");
+}
+
+pub fn mirror_failed(profile: &ProfileName, mirror: &str, failure: &Failure) {
+    let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
+    tracing::warn!(event = "mirror.failed", profile = %profile, mirror, kind, hint, "mirror: {}", failure.message);
 }
 
 /// How a refresh ended that brought no token. `is_news`: the profile did not stand so before.
@@ -367,6 +388,24 @@ pub fn token_from_store(reason: &str) {
 /// `path`: without the name of a profile, and never with a query.
 pub fn socket_request(path: &'static str, status: u16) {
     tracing::debug!(event = "socket.request", path, status, "answered");
+}
+
+// ---- Consumers ----
+
+pub fn helper_serves(profile: &ProfileName, server: &dyn Display) {
+    tracing::debug!(event = "helper.serves", profile = %profile, "{server} is one of its hosts");
+}
+
+pub fn helper_declines(reason: &str) {
+    tracing::debug!(event = "helper.declines", reason, "nothing is given out");
+}
+
+pub fn exec_starts(profile: &ProfileName, generation: Generation) {
+    tracing::debug!(event = "exec.start", profile = %profile, generation = generation.get(), "the command starts");
+}
+
+pub fn exec_again(profile: &ProfileName, reason: &str) {
+    tracing::debug!(event = "exec.again", profile = %profile, reason, "the command ended with the status to refresh on");
 }
 
 // ---- Steps ----

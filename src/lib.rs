@@ -13,6 +13,8 @@ pub mod credential;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod events;
 #[cfg_attr(not(doc_internals), doc(hidden))]
+pub mod hosts;
+#[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod outcome;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod profile;
@@ -36,6 +38,8 @@ pub mod store;
 // Layer 4: the transaction, and the ways in before it.
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod engine;
+#[cfg_attr(not(doc_internals), doc(hidden))]
+pub mod mirror;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod signin;
 // Layer 5: when and who.

@@ -139,6 +139,16 @@ impl Failure {
         self
     }
 
+    /// The message and what to do, for a program that shows one line.
+    pub fn in_one_line(&self) -> String {
+        let more = match self.mistakes.len() {
+            0 | 1 => String::new(),
+            count => format!(" (the first of {count} mistakes)"),
+        };
+        let hint = self.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+        format!("{}{more}{hint}", self.message).replace(['\n', '\r'], " ")
+    }
+
     /// With this profile, and this service of the keyring, in a hint that was written where they were not known. What must be
     /// done for each profile keeps its placeholder.
     #[must_use]

@@ -1,17 +1,24 @@
 //! A valid configuration as values: a profile, its provider, and how each refresh is made. No I/O.
 
+mod consumer_settings;
+pub mod consumers;
+pub mod mirror;
+pub mod mirror_value;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use consumer_settings::{ConsumerSettings, GitAuth, is_variable_name};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::credential::expiry::LifetimeBounds;
 use crate::credential::freshness::Margin;
 use crate::outcome::Failure;
+use crate::profile::mirror::Mirror;
 use crate::schedule::Schedule;
 
 /// A profile's name: 1 to 128 of letters, digits and `._:@+-`.
@@ -91,6 +98,10 @@ pub struct Profile {
     pub schedule: Option<Schedule>,
     /// Another tool holds the same credential: its store is read before each refresh, and a newer one is adopted.
     pub follow: bool,
+    /// How programs are given its access token.
+    pub consumers: ConsumerSettings,
+    /// What is kept up to date for other programs.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// Finds a profile by name in the current configuration.
@@ -134,6 +145,8 @@ pub struct Provider {
     pub endpoint_domain: Option<String>,
     /// PEM file of further roots to trust for this provider.
     pub ca_file: Option<PathBuf>,
+    /// How programs are given an access token of this provider, unless the profile says otherwise.
+    pub consumers: ConsumerSettings,
     /// The margin for profiles that name none.
     pub margin: Option<Margin>,
     /// Assumed lifetime of an access token whose expiry is not told.
@@ -186,6 +199,7 @@ impl Provider {
             client_codes: Vec::new(),
             endpoint_domain: None,
             ca_file: None,
+            consumers: ConsumerSettings::default(),
             margin: None,
             default_lifetime: DEFAULT_LIFETIME,
             max_lifetime: None,

@@ -178,6 +178,7 @@ mod tests {
                 assumed: false,
                 scope: None,
                 generation: Generation::new(7),
+                id_token: None,
             };
             let (token, validity) = (Some(token), Some(validity));
             let obtained = TokenResult { token, outcome: Outcome::new(OutcomeKind::Fresh), validity, warnings };

@@ -57,10 +57,11 @@ fn ask(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Res
         let left = limit.saturating_sub(asked.time_since(&began));
         let timeout = left.min(MAX_TIMEOUT);
         let target = format!(
-            "/v1/profiles/{}/token?min_valid={}ms&timeout={}ms",
+            "/v1/profiles/{}/token?min_valid={}ms&timeout={}ms&id_token={}",
             request.profile,
             request.min_valid_ms,
-            timeout.as_millis()
+            timeout.as_millis(),
+            request.id_token
         );
         let response = connection.exchange(&http_request(&target, places), timeout + SLACK).map_err(failed)?;
         let response = response.read()?;
@@ -215,14 +216,15 @@ mod tests {
         let path = dir.path().join("socket");
         // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
-        let an_hour = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000 };
+        let an_hour =
+            BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000, id_token: false };
         assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &an_hour).is_none());
     }
 
     #[test]
     fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0 };
+        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0, id_token: false };
         let ask = |path: &std::path::Path| request_token(&DaemonPlaces::for_test(path), &SystemClock, &request);
         assert!(ask(&dir.path().join("none")).is_none());
         std::fs::write(dir.path().join("file"), "").unwrap();

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::engine::FlightEnd;
 use crate::engine::rejected_token::RejectionAnswer;
 use crate::profile::ProfileName;
 
@@ -43,6 +44,8 @@ pub(super) struct Metrics {
     registry: Registry,
     requests: Counters<2>,
     durations: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    refreshes: Counters<2>,
+    refresh_durations: Family<Labels<2>, Histogram, fn() -> Histogram>,
     connections_refused: Counters<2>,
     reported_rejected: Counters<2>,
 }
@@ -52,23 +55,33 @@ impl Metrics {
         let mut registry = Registry::with_prefix("keepalive");
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0005, 4.0, 9));
         let durations = Family::new_with_constructor(buckets);
+        let refresh_buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.05, 2.0, 11));
+        let (refreshes, refresh_durations) = (Counters::<2>::default(), Family::new_with_constructor(refresh_buckets));
         let (requests, connections_refused, reported_rejected) =
             (Counters::<2>::default(), Counters::<2>::default(), Counters::<2>::default());
         registry.register("requests", "Requests that were answered", requests.clone());
         registry.register("request_duration_seconds", "How long the answers took", durations.clone());
+        registry.register("refreshes", "Refreshes of the daemon that have ended", refreshes.clone());
+        registry.register("refresh_duration_seconds", "How long they took", refresh_durations.clone());
         registry.register("connections_refused", "Connections that were refused", connections_refused.clone());
         registry.register(
             "reported_rejected",
             "Access tokens that callers reported as rejected",
             reported_rejected.clone(),
         );
-        Self { registry, requests, durations, connections_refused, reported_rejected }
+        Self { registry, requests, durations, refreshes, refresh_durations, connections_refused, reported_rejected }
     }
 
     pub(super) fn count_request(&self, route: &'static str, status: u16, took: Duration) {
         let route = ("route", Cow::Borrowed(route));
         self.requests.get_or_create(&[route.clone(), ("code", status.to_string().into())]).inc();
         self.durations.get_or_create(&[route]).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn count_refresh(&self, end: &FlightEnd) {
+        let labels = [("provider", end.provider.clone().into()), ("outcome", end.outcome.to_string().into())];
+        self.refreshes.get_or_create(&labels).inc();
+        self.refresh_durations.get_or_create(&labels).observe(end.took.as_secs_f64());
     }
 
     pub(super) fn count_refused_connection(&self, reason: &'static str) {
@@ -160,12 +173,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outcome::ProfileState;
+    use crate::outcome::{OutcomeKind, ProfileState};
 
     #[test]
     fn page_has_a_series_for_each_profile_and_request() {
         let metrics = Metrics::new();
         metrics.count_request("/v1/ping", 200, Duration::from_millis(3));
+        let took = Duration::from_millis(700);
+        metrics.count_refresh(&FlightEnd { provider: "acme".into(), outcome: OutcomeKind::Refreshed, took });
         metrics.count_rejected(&"p".parse().unwrap(), RejectionAnswer::TooSoon);
         let profile = json!({"profile": "p", "provider": "acme", "state": "fresh", "generation": 7,
             "expires_at": "2026-11-30T12:00:00Z", "refresh_at": null, "login_by": null});
@@ -173,6 +188,8 @@ mod tests {
         for line in [
             "keepalive_requests_total{route=\"/v1/ping\",code=\"200\"} 1",
             "keepalive_request_duration_seconds_count{route=\"/v1/ping\"} 1",
+            "keepalive_refreshes_total{provider=\"acme\",outcome=\"refreshed\"} 1",
+            "keepalive_refresh_duration_seconds_count{provider=\"acme\",outcome=\"refreshed\"} 1",
             "keepalive_reported_rejected_total{profile=\"p\",acted=\"too_soon\"} 1",
             "keepalive_access_token_expiry_timestamp_seconds{profile=\"p\",provider=\"acme\"} 1796040000.0",
             "keepalive_generation{profile=\"p\",provider=\"acme\"} 7.0",

@@ -16,5 +16,8 @@ pub mod server;
 mod state;
 mod wire;
 
+/// What keepalive-daemon(1) says of the API, as roff.
+pub const MANUAL: &str = include_str!("manual.roff");
+
 pub use state::{Broker, ProfileDirectory};
 pub use wire::{BrokerRequest, BrokerResponse, DaemonPlaces};

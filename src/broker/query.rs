@@ -139,6 +139,14 @@ mod tests {
     }
 
     #[test]
+    fn manual_explains_every_parameter() {
+        for name in NAMES {
+            let lines = [format!(".BI {name}= "), format!(".B {name}=true")];
+            assert!(lines.iter().any(|line| crate::broker::MANUAL.contains(line)), "{name}");
+        }
+    }
+
+    #[test]
     fn wrong_query_is_refused_with_the_reason() {
         for (query, words) in [
             ("min_vald=5m", "did you mean min_valid?"),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::wire::{FailureBody, PROTOCOL, PROTOCOL_HEADER, TokenBody};
 use crate::clock::{Moment, Timestamp};
 use crate::credential::Generation;
-use crate::engine::access_token::TokenResult;
+use crate::engine::access_token::{TokenOutput, TokenResult};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 
@@ -59,11 +59,12 @@ pub(super) fn empty(status: StatusCode) -> ApiResponse {
     response
 }
 
-/// A token, or why there is none.
-pub(super) fn token(profile: &ProfileName, obtained: TokenResult, now: &Moment) -> ApiResponse {
+/// A token, or why there is none. The ID token names a person, so only who asks for it gets it.
+pub(super) fn token(profile: &ProfileName, obtained: TokenResult, has_id_token: bool, now: &Moment) -> ApiResponse {
     let Some(token) = obtained.token else {
         return failure(profile.as_str(), obtained.outcome, now.wall);
     };
+    let token = TokenOutput { id_token: token.id_token.filter(|_| has_id_token), ..token };
     let left = obtained.validity.map_or(Duration::ZERO, |validity| validity.remaining(now));
     let generation = token.generation;
     let body = TokenBody {

@@ -69,10 +69,11 @@ async fn token(State(broker): State<Broker>, path: ProfilePath, RawQuery(query):
         Ok(query) => query,
         Err(wrong) => return responses::refusal(StatusCode::BAD_REQUEST, wrong),
     };
+    let has_id_token = query.has_id_token;
     let obtained = broker.token(&name, query).await;
     let now = broker.engine.clock().now();
     match obtained {
-        Ok(TokenAnswer::Obtained(obtained)) => responses::token(&name, *obtained, &now),
+        Ok(TokenAnswer::Obtained(obtained)) => responses::token(&name, *obtained, has_id_token, &now),
         Ok(TokenAnswer::NothingNewer) => responses::empty(StatusCode::NO_CONTENT),
         Ok(TokenAnswer::UnknownGeneration(generation)) => {
             bad_request(format!("there has been no generation {generation} of {name}"))
@@ -183,6 +184,13 @@ fn unavailable(outcome: Outcome) -> ApiResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn manual_explains_every_path() {
+        for path in PATHS {
+            assert!(crate::broker::MANUAL.contains(&format!(".B \"GET {path}\"\n")), "{path}");
+        }
+    }
 
     #[test]
     fn label_of_a_path_has_no_profile() {

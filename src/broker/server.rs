@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -50,6 +51,7 @@ pub async fn serve(broker: Broker, listener: UnixListener) -> io::Result<Infalli
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let router = routes::router(broker.clone());
     let mut connections = JoinSet::new();
+    connections.spawn(count_refreshes(broker.clone()));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -76,6 +78,18 @@ pub async fn serve(broker: Broker, listener: UnixListener) -> io::Result<Infalli
                 broker.metrics.count_refused_connection("full");
                 tracing::warn!(event = "socket.warning", "rejected a connection: too many requests are being answered");
             }
+        }
+    }
+}
+
+async fn count_refreshes(broker: Broker) {
+    let mut ends = broker.engine.flight_ends();
+    loop {
+        match ends.recv().await {
+            Ok(end) => broker.metrics.count_refresh(&end),
+            // So many ended at once that some are not counted.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
         }
     }
 }

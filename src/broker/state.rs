@@ -157,11 +157,10 @@ impl Broker {
         seen: Generation,
         wait: Duration,
     ) -> Result<Option<TokenResult>, Outcome> {
-        let mut landed = self.engine.landed();
         let mut is_over = std::pin::pin!(tokio::time::sleep(wait));
         let mut place = None;
         loop {
-            landed.mark_unchanged();
+            let mut ends = self.engine.flight_ends();
             let found = self.stored_after(name, min_valid, seen).await?;
             if found.is_some() || wait.is_zero() {
                 return Ok(found);
@@ -172,7 +171,7 @@ impl Broker {
             }
             tokio::select! {
                 () = is_over.as_mut() => return self.stored_after(name, min_valid, seen).await,
-                _ = landed.changed() => {}
+                _ = ends.recv() => {}
                 () = tokio::time::sleep(FOREIGN_CHANGE_INTERVAL) => {}
             }
         }

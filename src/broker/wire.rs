@@ -70,6 +70,8 @@ pub struct BrokerRequest {
     pub profile: ProfileName,
     pub min_valid_ms: u64,
     pub timeout_ms: u64,
+    /// With the ID token, too.
+    pub id_token: bool,
 }
 
 /// The response to it.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::cli::setup::Setup;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::events;
+use crate::mirror::watch;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
 use crate::scheduler::Scheduler;
@@ -86,7 +88,8 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
-    let reloading = shared.clone().watch_config(seen, hangup, bell, has_trouble);
+    let mirrors = watch_mirrors(&shared);
+    let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
     let serving = services.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
@@ -116,6 +119,20 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
         Some(failure) => Err((CommandStatus::Failed, failure)),
         None if !late.is_empty() => Ok(CommandStatus::TryAgain),
         None => Ok(signals::exit_status_of_stop()),
+    }
+}
+
+/// Looks at the mirrors, on a thread of its own that ends with the process. What it writes is whole or not there.
+fn watch_mirrors(shared: &Arc<DaemonState>) -> Option<Sender<()>> {
+    let (bell, rings) = mpsc::channel();
+    let shared = Arc::clone(shared);
+    let watch = move || watch::run(shared.setup.mirrors(), &|| shared.mirrored_profiles(), &rings);
+    match std::thread::Builder::new().name("mirrors".into()).spawn(watch) {
+        Ok(_) => Some(bell),
+        Err(error) => {
+            tracing::error!(event = "internal", %error, "cannot start the thread of the mirrors");
+            None
+        }
     }
 }
 
@@ -241,6 +258,13 @@ impl DaemonState {
         self.config().profile(name, provider.as_deref()).map_err(|e| e.to_failure())
     }
 
+    /// The profiles that feed other programs.
+    fn mirrored_profiles(&self) -> Vec<Arc<Profile>> {
+        let config = self.config();
+        let names = config.profile_names().filter(|name| config.has_mirrors(name));
+        names.filter_map(|name| self.profile(name).ok()).map(Arc::new).collect()
+    }
+
     fn profile_lookup(self: &Arc<Self>) -> ProfileLookup {
         let shared = Arc::clone(self);
         Arc::new(move |name| shared.profile(name).map(Arc::new))
@@ -264,7 +288,7 @@ impl DaemonState {
         self: Arc<Self>,
         seen: FileStamp,
         mut hangup: Signal,
-        bell: Arc<Notify>,
+        (bell, mirrors): (Arc<Notify>, Option<Sender<()>>),
         mut has_trouble: bool,
     ) -> Infallible {
         let path = self.setup.environment.config.clone();
@@ -287,6 +311,8 @@ impl DaemonState {
                     self.reload(stamp.is_some());
                     notify_systemd(&[sd_notify::NotifyState::Ready]);
                     bell.notify_one();
+                    // If that thread is gone, the log says why.
+                    let _told = mirrors.as_ref().map(|mirrors| mirrors.send(()));
                 }
             }
         }

@@ -43,6 +43,16 @@ const PAGES: &[Page] = &[
         see_also: &["keepalive-login(1)", "keepalive-doctor(1)", "keepalive.toml(5)"],
     },
     Page {
+        command: "feed",
+        examples: &[
+            ("keepalive feed codex openai", "Take over the sign-in of Codex, and feed it from then on"),
+            ("keepalive feed claude work --dry-run", "Show what would be changed for Claude Code"),
+            ("keepalive feed codex openai --undo", "Take it back"),
+        ],
+        statuses: &[69, 75, 77, 78],
+        see_also: &["keepalive-import(1)", "keepalive-status(1)", "keepalive.toml(5)"],
+    },
+    Page {
         command: "refresh",
         examples: &[
             ("keepalive refresh", "Refresh what is due"),
@@ -69,9 +79,47 @@ const PAGES: &[Page] = &[
         examples: &[
             ("curl -H \"$(keepalive token work --format header)\" https://api.acme.example/me", "Use a token once"),
             ("TOKEN=$(keepalive token work --min-valid 10m) || exit", "Get one that lasts for the rest of a script"),
+            (
+                "keepalive token work --format curl | curl -K - https://api.acme.example/me",
+                "Use one without showing it to other users in the list of processes",
+            ),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-refresh(1)"],
+        see_also: &["keepalive-exec(1)", "keepalive-helper(1)", "keepalive-refresh(1)"],
+    },
+    Page {
+        command: "exec",
+        examples: &[
+            ("keepalive exec xai -- python agent.py", "Run a program with XAI_API_KEY set to a fresh token"),
+            ("keepalive exec github --env GITHUB_TOKEN -- make release", "Name the variable"),
+            (
+                "keepalive exec work --refresh-on-exit-status 41 -- ./sync",
+                "Run it once more, with a newer token, if it ends with 41",
+            ),
+        ],
+        statuses: &[69, 75, 77, 78, 126, 127],
+        see_also: &["keepalive-token(1)", "keepalive-helper(1)"],
+    },
+    Page {
+        command: "helper",
+        examples: &[
+            (
+                "git config --global credential.helper '!keepalive helper git'",
+                "Give git the tokens of the profiles whose hosts match",
+            ),
+            ("keepalive helper --install-links ~/.local/bin", "Make the links by which git and Docker find a helper"),
+            (
+                "printf reg.acme.example | keepalive helper docker get",
+                "See what Docker would get, with {\"credHelpers\": {\"reg.acme.example\": \"keepalive\"}} in its config.json",
+            ),
+            ("exec keepalive helper bazel work \"$@\"", "A script for --credential_helper of Bazel"),
+            (
+                "printf 'protocol=https\\nhost=git.acme.example\\n' | keepalive helper git work get",
+                "See what git would get of one profile",
+            ),
+        ],
+        statuses: &[69, 75, 77, 78],
+        see_also: &["keepalive-token(1)", "keepalive.toml(5)", "gitcredentials(7)"],
     },
     Page {
         command: "status",
@@ -150,6 +198,8 @@ const STATUSES: &[(u8, &str)] = &[
     (75, "a temporary failure, to be retried"),
     (77, "sign in again, or there is no such profile"),
     (78, "the configuration is wrong, or the provider rejects the client"),
+    (126, "the command cannot be run; any other status is the command's own"),
+    (127, "the command is not found"),
 ];
 
 impl Page {
@@ -172,7 +222,7 @@ impl Page {
         }
         text.push_str("\nExit status:\n");
         for (code, what) in self.statuses() {
-            text.push_str(&format!("  {code:<2}  {what}\n"));
+            text.push_str(&format!("  {code:<3} {what}\n"));
         }
         text.push_str(&format!("\nSee also: {}", self.see_also()));
         text
@@ -258,7 +308,7 @@ mod tests {
             let page = Page::of(sub.get_name()).unwrap_or_else(|| panic!("{} has no page", sub.get_name()));
             for (line, _) in page.examples {
                 let Some(at) = line.find("keepalive ") else { continue };
-                let call = line[at..].split([')', '|']).next().unwrap();
+                let call = line[at..].split([')', '|', '\'']).next().unwrap();
                 if line.starts_with("systemctl") {
                     continue;
                 }

@@ -3,7 +3,10 @@
 mod completion;
 mod daemon;
 mod doctor;
+mod exec;
+mod feed;
 mod help;
+mod helper;
 mod import;
 mod init;
 mod keeper;
@@ -12,6 +15,7 @@ mod live_profiles;
 mod logging;
 mod login;
 mod logout;
+mod obtain;
 mod output;
 mod providers;
 mod refresh;
@@ -35,9 +39,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
-use crate::profile::ProfileName;
+use crate::profile::{ProfileName, is_variable_name};
 use crate::sys::paths::Environment;
-use crate::sys::{process, threads};
+use crate::sys::{paths, process, threads};
 use output::{CommandStatus, Output};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
@@ -88,9 +92,12 @@ pub enum Command {
     Login(login::LoginArgs),
     Logout(logout::LogoutArgs),
     Import(import::ImportArgs),
+    Feed(feed::FeedArgs),
     Refresh(refresh::RefreshArgs),
     Daemon(daemon::DaemonArgs),
     Token(token::TokenArgs),
+    Exec(exec::ExecArgs),
+    Helper(helper::HelperArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     Providers(providers::ProvidersArgs),
@@ -108,17 +115,17 @@ impl Command {
     /// Whether it may ask or wait before it sends anything.
     fn waits_for_person(&self) -> bool {
         match self {
-            Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Doctor(_) => true,
+            Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Feed(_) | Self::Doctor(_) => true,
             Self::Rehearse(_) | Self::Init(_) | Self::Service(_) => true,
-            Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) => false,
+            Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) | Self::Exec(_) | Self::Helper(_) => false,
             Self::Status(_) | Self::Providers(_) | Self::Completions { .. } => false,
         }
     }
 }
 
-/// What keepalive-daemon(1) says beyond the help, as roff: the events of the log, and their fields.
+/// What keepalive-daemon(1) says beyond the help, as roff: the API on its socket, and the events of the log.
 pub fn daemon_manual() -> String {
-    crate::events::manual()
+    crate::broker::MANUAL.to_owned() + &crate::events::manual()
 }
 
 pub use completion::script as completion_script;
@@ -138,13 +145,21 @@ fn profile_name(text: &str) -> Result<ProfileName, String> {
     text.parse::<ProfileName>().map_err(|e| e.to_string())
 }
 
+fn variable_name(text: &str) -> Result<String, String> {
+    match is_variable_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a variable's name is made of letters, digits and _, and begins with no digit".into()),
+    }
+}
+
 /// Runs the program and returns its exit status.
 pub fn main() -> ExitCode {
     process::harden();
     std::panic::set_hook(Box::new(report_panic));
     process::outlive_file_size_limit();
     completion::answer_request();
-    let cli = match help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let words = helper::names::written_out(paths::arguments());
+    let cli = match help::command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
     };
@@ -179,11 +194,14 @@ fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
     }
     match &cli.command {
         Command::Token(args) => token::run(args, global, out),
+        Command::Exec(args) => exec::run(args, global, out),
+        Command::Helper(args) => helper::run(args, global, out),
         Command::Refresh(args) => refresh::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
         Command::Login(args) => login::run(args, global, out),
         Command::Logout(args) => logout::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
+        Command::Feed(args) => feed::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),
         Command::Providers(args) => providers::run(args, global, out),

@@ -27,6 +27,8 @@ pub enum CommandStatus {
     Ok,
     /// Any other error.
     Failed,
+    /// The command line is wrong.
+    Usage,
     /// Not possible now; it will be tried again. `EX_TEMPFAIL` of sysexits.h.
     TryAgain,
     /// The credential store cannot be used. `EX_UNAVAILABLE`.
@@ -37,6 +39,8 @@ pub enum CommandStatus {
     Config,
     /// Ctrl-C ended it before it was done: 128 + `SIGINT`, as a shell shows it.
     Interrupted,
+    /// What the command of `exec` ended with.
+    Child(u8),
 }
 
 impl CommandStatus {
@@ -44,11 +48,13 @@ impl CommandStatus {
         match self {
             Self::Ok => 0,
             Self::Failed => 1,
+            Self::Usage => 2,
             Self::TryAgain => 75,
             Self::StoreUnavailable => 69,
             Self::NeedsLogin => 77,
             Self::Config => 78,
             Self::Interrupted => 130,
+            Self::Child(status) => status,
         }
     }
 
@@ -292,6 +298,11 @@ impl Output {
         if let Some(hint) = hint {
             self.stderr(Priority::Error, &format!("{HINT}hint: {hint}{HINT:#}"));
         }
+    }
+
+    /// Prints the error and its hint as one line, for a program that shows or logs lines.
+    pub fn error_line(&self, failure: &Failure) {
+        self.stderr(Priority::Error, &format!("{BAD}error:{BAD:#} {}", failure.in_one_line()));
     }
 
     /// Prints the error of a command that has no other output; with `--json` as a document.

@@ -106,6 +106,13 @@ fn details(p: &Provider, margin: &str) -> String {
     }
     line("request", &request(p));
     line("refresh", &format!("rotation {}; grace {}; margin {margin}", rotation(p), grace(p)));
+    if !p.consumers.hosts().is_empty() {
+        let hosts: Vec<_> = p.consumers.hosts().iter().map(ToString::to_string).collect();
+        line("hosts", &hosts.join(", "));
+    }
+    if let Some(variable) = &p.consumers.env {
+        line("env", variable);
+    }
     line("known", &p.known);
     line("source", &p.source);
     if !p.source.is_empty() {
@@ -192,7 +199,9 @@ fn grace(p: &Provider) -> String {
 fn format_margin(margin: Margin) -> String {
     match margin {
         Margin::Fixed(margin) => humantime::format_duration(margin).to_string(),
-        Margin::Share(thousandths) => format!("{}%", f64::from(thousandths) / 10.0),
+        Margin::Share(thousandths) | Margin::ShareAtLeast(thousandths, _) => {
+            format!("{}%", f64::from(thousandths) / 10.0)
+        }
     }
 }
 
@@ -246,6 +255,10 @@ fn to_json(p: &Provider, margin: &str) -> Value {
         "concurrency": p.concurrency,
         "dead_codes": p.dead_codes,
         "client_codes": p.client_codes,
+        "hosts": p.consumers.hosts(),
+        "git_username": p.consumers.git_username,
+        "docker_username": p.consumers.docker_username,
+        "env": p.consumers.env,
         "known": p.known,
         "source": p.source,
         "verified": p.verified,

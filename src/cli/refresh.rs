@@ -120,6 +120,9 @@ fn refresh(
     }
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     let late = engine.drain();
+    // Of a profile that was fresh, an earlier run may have left a mirror behind.
+    seen.iter().flatten().for_each(|(profile, _)| drop(setup.mirrors().update(profile)));
+    setup.tell_mirror_news(out);
     for name in late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
@@ -14,6 +14,7 @@ use crate::config;
 use crate::config::Config;
 use crate::engine::{Engine, with_names};
 use crate::import_sources::ToolStores;
+use crate::mirror::Mirrors;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
 use crate::provider::client_auth::{ClientCredentials, EMPTY_SECRET, SecretReader};
@@ -31,6 +32,7 @@ pub(crate) struct Setup {
     pub config: Config,
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
+    mirrors: OnceLock<Arc<Mirrors>>,
 }
 
 impl Setup {
@@ -39,7 +41,7 @@ impl Setup {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new() })
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
@@ -47,7 +49,7 @@ impl Setup {
         let places = Environment::from_env(global.config.as_deref());
         let config = load_named(&places, false)?;
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock) })
+        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new() })
     }
 
     /// A setup of the same places with the configuration of this moment, for a daemon.
@@ -57,7 +59,7 @@ impl Setup {
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { environment, config, store, clock }
+        Self { environment, config, store, clock, mirrors: OnceLock::new() }
     }
 
     /// Takes a changed configuration into use, and the store that it names. The same store stays open: it knows whether
@@ -65,6 +67,7 @@ impl Setup {
     pub(crate) fn use_config(&mut self, config: Config) {
         if config.store != self.config.store {
             self.store = Arc::new(open_store(&config.store, &self.environment));
+            self.mirrors = OnceLock::new();
         }
         self.config = config;
     }
@@ -105,7 +108,29 @@ impl Setup {
             is_resident,
             within,
         );
-        Ok((engine.with_followed_stores(Arc::new(self.tool_stores())), endpoint))
+        let engine = engine.with_followed_stores(Arc::new(self.tool_stores()));
+        Ok((engine.with_after_flight(Arc::clone(self.mirrors()) as _), endpoint))
+    }
+
+    /// What other programs are fed by.
+    pub(crate) fn mirrors(&self) -> &Arc<Mirrors> {
+        self.mirrors.get_or_init(|| {
+            let dirs = self.environment.tool_dirs.clone();
+            Arc::new(Mirrors::new(Arc::clone(&self.store), dirs, Arc::clone(&self.clock)))
+        })
+    }
+
+    /// Brings the mirrors of a profile up to date that got a credential otherwise than by a refresh.
+    pub(crate) fn update_mirrors(&self, name: &ProfileName, out: &Output) {
+        if let Ok(profile) = self.profile(name) {
+            self.mirrors().update(&profile);
+        }
+        self.tell_mirror_news(out);
+    }
+
+    /// Says what is new about the mirrors.
+    pub(crate) fn tell_mirror_news(&self, out: &Output) {
+        self.mirrors().take_news().iter().for_each(|line| out.warn(line));
     }
 
     /// The stores of other tools on this machine.

@@ -79,7 +79,8 @@ fn listen_unless_ignored(runtime: &Handle, kinds: &[SignalKind]) -> std::io::Res
 
 /// The exit status of a command that ended with `status`: one that Ctrl-C ended before it was done has its own.
 pub(super) fn exit_status(status: CommandStatus) -> CommandStatus {
-    let is_ended = status != CommandStatus::Ok && WAS_INTERRUPTED.load(Ordering::SeqCst);
+    let is_ended =
+        !matches!(status, CommandStatus::Ok | CommandStatus::Child(_)) && WAS_INTERRUPTED.load(Ordering::SeqCst);
     if is_ended { CommandStatus::Interrupted } else { status }
 }
 
@@ -143,6 +144,46 @@ pub(super) fn stop_on_signal(
         acknowledge(engine.flights_in_progress());
         engine.stop();
     });
+}
+
+/// The signals that `exec` passes on to its command, and Ctrl-C, which reaches the command from the terminal.
+pub(super) struct ForwardedSignals {
+    runtime: tokio::runtime::Runtime,
+    signals: Vec<(SignalKind, Signal)>,
+}
+
+impl ForwardedSignals {
+    /// Catches them from now on.
+    pub(super) fn listen() -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let kinds = [
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::window_change(),
+            SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()),
+            SignalKind::interrupt(),
+        ];
+        let signals = listen_unless_ignored(runtime.handle(), &kinds)?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Gives each of them to `take`, on a thread that lives as long as the process.
+    pub(super) fn each(mut self, take: impl Fn(SignalKind) + Send + 'static) -> std::io::Result<()> {
+        let work = move || {
+            loop {
+                let next = poll_fn(|cx| {
+                    let mut ready =
+                        self.signals.iter_mut().filter_map(|(kind, s)| s.poll_recv(cx).is_ready().then_some(*kind));
+                    ready.next().map_or(Poll::Pending, Poll::Ready)
+                });
+                take(self.runtime.block_on(next));
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(work).map(drop)
+    }
 }
 
 /// Calls `on_stop` when a stop signal comes, for a command that has no runtime of its own. The signals are caught when this

@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::credential::external::ImportSource;
 use crate::engine::status;
 use crate::engine::status::ProfileStatus;
+use crate::mirror::{MirrorReport, MirrorState};
 use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::journal::Journal;
@@ -42,6 +43,7 @@ pub(super) struct StatusRow {
     pub status: ProfileStatus,
     is_followed: bool,
     rotates: bool,
+    pub mirrors: Vec<MirrorReport>,
 }
 
 impl StatusRow {
@@ -54,6 +56,8 @@ impl StatusRow {
         // Without its journal a credential names no provider, but it is there.
         let is_damaged = journal.as_ref().is_ok_and(|j| j.as_ref().is_some_and(|j| j.integrity_error.is_some()));
         let is_unknown = is_nameless && !is_damaged;
+        let newest =
+            journal.as_ref().ok().and_then(|j| j.as_ref()).filter(|j| j.has_credential()).map(|j| j.generation);
         let mut status = match (is_nameless, is_damaged) {
             (true, true) => ProfileStatus::new(ProfileState::StoreUnavailable, None, Some(without_provider(&name))),
             (true, false) => ProfileStatus::new(ProfileState::NoCredential, None, Some(setup.unknown_profile(&name))),
@@ -74,6 +78,7 @@ impl StatusRow {
             provider: profile.as_ref().ok().map(|profile| profile.provider.name.clone()).or(bound),
             journal: journal.ok().flatten(),
             status,
+            mirrors: profile.as_ref().map_or_else(|_| Vec::new(), |profile| setup.mirrors().reports(profile, newest)),
             rotates: profile.as_ref().is_ok_and(|profile| profile.provider.policy.rotates()),
             is_followed: profile.is_ok_and(|profile| profile.follow),
         }
@@ -89,7 +94,9 @@ impl StatusRow {
     }
 
     pub(super) fn exit_status(&self) -> CommandStatus {
-        CommandStatus::from_status(&self.status, self.publication())
+        let has_conflict = self.mirrors.iter().any(|mirror| mirror.state == MirrorState::Conflict);
+        let mirrors = if has_conflict { CommandStatus::TryAgain } else { CommandStatus::Ok };
+        CommandStatus::from_status(&self.status, self.publication()).max(mirrors)
     }
 }
 
@@ -162,6 +169,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "store": store,
         "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
+        "mirrors": row.mirrors,
         "error": row.status.error.as_ref().or(row.status.obstacle.as_ref()),
     })
 }
@@ -302,6 +310,7 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
         out.paragraph(&format!("{name}: {state}, but the next refresh would fail: {}", failure.message), 2);
         print_hint(failure, out);
     }
+    print_mirrors(row, out);
     let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);
     if let Some(by) = soon {
         let when = look.when(by);
@@ -312,6 +321,15 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
         };
         let verb = if by <= look.now { "expired" } else { "expires" };
         out.paragraph(&format!("{name}: the refresh token itself {verb} {when}; {remedy}"), 2);
+    }
+}
+
+/// The mirrors with which something is wrong.
+fn print_mirrors(row: &StatusRow, out: &Output) {
+    for (mirror, failure) in row.mirrors.iter().filter_map(|mirror| Some((mirror, mirror.error.as_ref()?))) {
+        let conflict = if mirror.state == MirrorState::Conflict { "conflict: " } else { "" };
+        out.paragraph(&format!("{}: mirror: {conflict}{}", row.name, failure.message), 2);
+        print_hint(failure, out);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Adds sections to a configuration file, and changes nothing that is there.
+//! Adds sections to a configuration file, and changes nothing that is there; and removes a mirror again.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ValueError};
 use super::file::{self, ConfigFile};
+use super::removal;
 use super::values;
 use crate::config::Config;
 use crate::sys::durable;
@@ -17,11 +18,13 @@ pub struct Addition {
     path: PathBuf,
     home: Option<PathBuf>,
     sections: String,
+    /// The profile and the number of a mirror to remove.
+    removed: Option<(String, usize)>,
 }
 
 impl Addition {
     pub fn new(path: &Path, home: Option<&Path>) -> Self {
-        Self { path: path.into(), home: home.map(Path::to_owned), sections: String::new() }
+        Self { path: path.into(), home: home.map(Path::to_owned), sections: String::new(), removed: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -64,6 +67,19 @@ impl Addition {
         self.add(&format!("[profile.{}]", section_key(name)), &keys);
     }
 
+    /// `[[profile.NAME.mirror]]` of this kind.
+    pub fn add_mirror(&mut self, name: &str, kind: &str, path: Option<&Path>, entry: Option<&str>) {
+        let mut keys = vec![("kind", quoted(kind))];
+        keys.extend(path.map(|path| ("path", quoted(&path.display().to_string()))));
+        keys.extend(entry.map(|entry| ("entry", quoted(entry))));
+        self.add(&format!("[[profile.{}.mirror]]", section_key(name)), &keys);
+    }
+
+    /// Removes a mirror of a profile, by its number there.
+    pub fn remove_mirror(&mut self, name: &str, index: usize) {
+        self.removed = Some((name.to_owned(), index));
+    }
+
     fn add(&mut self, header: &str, keys: &[(&str, String)]) {
         if !self.sections.is_empty() {
             self.sections.push('\n');
@@ -84,9 +100,20 @@ impl Addition {
     }
 
     fn parse_with(&self, there: ConfigFile) -> Result<(Config, String), ConfigError> {
-        let text = self.applied_to(&there.text);
+        let text = match &self.removed {
+            Some((name, index)) => {
+                removal::without_mirror(&there.text, name, *index).ok_or_else(|| self.not_removable(name))?
+            }
+            None => self.applied_to(&there.text),
+        };
         let config = Config::parse_file(&text, &self.path, self.home.as_deref(), there.mistakes)?;
         Ok((config, text))
+    }
+
+    fn not_removable(&self, name: &str) -> ConfigError {
+        let hint =
+            format!("remove the mirror yourself; it is not in a section [[profile.{}.mirror]]", section_key(name));
+        ConfigError::for_file(&self.path, "has the mirror in a form that cannot be removed", hint)
     }
 
     fn applied_to(&self, there: &str) -> String {

@@ -69,7 +69,10 @@ pub(super) fn missing_error(path: &Path) -> ConfigError {
 }
 
 fn unreadable_error(path: &Path, error: &io::Error) -> ConfigError {
-    let hint = "make it readable for the user that runs keepalive";
+    let hint = match error.kind() {
+        io::ErrorKind::IsADirectory => "name a file in it",
+        _ => "make it readable for the user that runs keepalive",
+    };
     ConfigError::for_file(path, format!("cannot be read: {error}"), hint)
 }
 

@@ -81,6 +81,26 @@ pub(super) const PROFILE: &[Key] = &[
     key("schedule", "\"0 */4 * * *\""),
     key("timezone", "\"UTC\""),
     key("follow", "false"),
+    key("mirror", "[{ kind = \"file\", path = \"~/token\" }]"),
+];
+
+pub(super) const MIRROR: &[Key] = &[
+    key("kind", "\"file\""),
+    key("path", "\"~/token\""),
+    key("set", "{ \"/tokens/access_token\" = \"access_token\" }"),
+    key("source", "\"~/netrc.template\""),
+    key("files", "{ token = \"access_token\" }"),
+    key("entry", "\"openai\""),
+];
+
+/// How the profile's access token is handed to other programs.
+pub(super) const CONSUMERS: &[Key] = &[
+    key("hosts", "[\"git.acme.example\"]"),
+    key("git_username", "\"oauth2\""),
+    key("git_auth", "\"basic\""),
+    key("docker_username", "\"oauth2accesstoken\""),
+    key("cargo_scheme", "\"Bearer\""),
+    key("env", "\"ACME_TOKEN\""),
 ];
 
 pub(super) const STORE_KEY: &[Key] = &[
@@ -97,8 +117,14 @@ pub(super) const SECRET: &[Key] = &[
 ];
 
 /// The sections whose keys a user may put into the wrong section.
-const SECTIONS: &[(&str, &[Key])] =
-    &[("[profile.NAME]", PROFILE), ("[provider.NAME]", PROVIDER), ("[store]", STORE), ("the top of the file", TOP)];
+const SECTIONS: &[(&str, &[Key])] = &[
+    ("[profile.NAME]", PROFILE),
+    ("[profile.NAME]", CONSUMERS),
+    ("[provider.NAME]", PROVIDER),
+    ("[store]", STORE),
+    ("[[profile.NAME.mirror]]", MIRROR),
+    ("the top of the file", TOP),
+];
 
 /// Longer lists of keys are no help.
 const MAX_LISTED: usize = 8;
@@ -127,6 +153,6 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
-    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, BUILT_IN];
+    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, MIRROR, CONSUMERS, BUILT_IN];
     all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
 }

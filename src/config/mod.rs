@@ -2,6 +2,7 @@
 
 pub mod addition;
 mod client_auth;
+mod consumers;
 pub mod duration;
 pub mod error;
 mod toml_document;
@@ -9,8 +10,10 @@ mod toml_document;
 mod excerpt;
 mod file;
 mod keys;
+mod mirror;
 mod profile;
 mod provider;
+mod removal;
 mod section;
 mod store;
 mod values;
@@ -21,6 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
@@ -49,6 +53,10 @@ pub struct Config {
     defaults: Timing,
     profiles: BTreeMap<ProfileName, ProfileSection>,
 }
+
+/// The least margin of a profile that feeds another program: those that refresh by themselves begin five minutes before the
+/// expiry.
+const FED_MARGIN: Duration = Duration::from_secs(6 * 60);
 
 impl Config {
     /// Loads the configuration; without a file at the default place, that is the built-in one. `is_named`: the user
@@ -191,6 +199,11 @@ impl Config {
         self.profiles.contains_key(name)
     }
 
+    /// Whether a profile feeds other programs.
+    pub fn has_mirrors(&self, name: &ProfileName) -> bool {
+        self.profiles.get(name).is_some_and(|section| !section.mirrors.is_empty())
+    }
+
     /// Whether there is a section `[provider.NAME]`.
     pub fn has_provider_section(&self, name: &str) -> bool {
         self.own_providers.contains(name)
@@ -233,7 +246,11 @@ impl Config {
         let margin = section.and_then(|section| section.timing.margin).or(provider.margin).or(self.defaults.margin);
         let schedule = section.map_or(&self.defaults, |section| &section.timing).schedule.clone();
         let follow = section.is_some_and(|section| section.follow);
-        Ok(Profile { name: name.clone(), provider, margin: margin.unwrap_or(Margin::DEFAULT), schedule, follow })
+        let consumers = section.map(|section| section.consumers.clone()).unwrap_or_default().over(&provider.consumers);
+        let mirrors = section.map_or_else(Vec::new, |section| section.mirrors.clone());
+        let margin = margin.unwrap_or(Margin::DEFAULT);
+        let margin = if mirrors.is_empty() { margin } else { margin.at_least(FED_MARGIN) };
+        Ok(Profile { name: name.clone(), provider, margin, schedule, follow, consumers, mirrors })
     }
 
     fn provider_of_same_name(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {

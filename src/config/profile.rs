@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::consumers;
 use super::duration;
 use super::error::{ConfigError, Diagnostic, ValueError, nearest_provider, quoted};
 use super::keys;
+use super::mirror;
 use super::provider;
 use super::section::{Entry, Section};
 use super::values;
 use crate::credential::freshness::Margin;
-use crate::profile::{BadProfileName, ProfileName, Provider};
+use crate::profile::mirror::Mirror;
+use crate::profile::{BadProfileName, ConsumerSettings, ProfileName, Provider};
 use crate::schedule::Schedule;
 
 /// The timing of a section; at the top of the file, the default for all profiles.
@@ -29,6 +32,8 @@ pub(super) struct ProfileSection {
     pub scopes: Option<Vec<String>>,
     pub timing: Timing,
     pub follow: bool,
+    pub consumers: ConsumerSettings,
+    pub mirrors: Vec<Mirror>,
     /// Where it stands, for what is found out later.
     pub place: Diagnostic,
 }
@@ -92,7 +97,7 @@ pub(super) fn read(
     schedules: &mut ScheduleCache,
     warnings: &mut Vec<Diagnostic>,
 ) -> ProfileSection {
-    section.reject_unknown(&[keys::PROFILE]);
+    section.reject_unknown(&[keys::PROFILE, keys::CONSUMERS]);
     let provider = |name: &str| match known.all.get(name) {
         Some(broken) if known.broken.contains(name) => Ok(Arc::clone(broken)),
         _ => usable_provider(name, known.all),
@@ -102,6 +107,8 @@ pub(super) fn read(
         scopes: section.read("scopes", |e| e.list(values::scope)),
         timing: read_timing(section, defaults, schedules, warnings),
         follow: section.read("follow", Entry::flag).unwrap_or(false),
+        consumers: consumers::read(section),
+        mirrors: mirror::read_all(section),
         place: section.diagnostic("", "", ""),
     }
 }

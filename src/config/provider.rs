@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::consumers;
 use super::duration;
 use super::error::{ConfigError, Diagnostic, MissingKey, ValueError};
 use super::keys;
@@ -34,7 +35,7 @@ pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
     let mut providers = BTreeMap::new();
     for entry in Section::top(&document).entries() {
         let section = entry.section()?;
-        section.reject_unknown(&[keys::PROVIDER, keys::BUILT_IN]);
+        section.reject_unknown(&[keys::PROVIDER, keys::BUILT_IN, keys::CONSUMERS]);
         let text = |key| section.read(key, Entry::text).map(str::to_owned);
         let provider = Provider {
             issuer_example: text("issuer_example").unwrap_or_default(),
@@ -42,6 +43,7 @@ pub(super) fn built_in() -> Result<BTreeMap<String, Provider>, ConfigError> {
             known: text("known").unwrap_or_default(),
             source: text("source").unwrap_or_default(),
             verified: text("verified"),
+            consumers: consumers::read(&section),
             ..read(&section, Provider::named(entry.key))
         };
         providers.insert(provider.name.clone(), provider);
@@ -65,6 +67,10 @@ pub(super) fn user_provider(
         base.device_authorization_endpoint = None;
         base.revocation_endpoint = None;
         base.endpoint_domain = None;
+    }
+    if section.has("issuer") || section.has("token_endpoint") {
+        // Tokens of another server are not for the servers of the built-in provider.
+        base.consumers.hosts = None;
     }
     let mut provider = read(section, base);
     if !provider.source.is_empty() {
@@ -114,6 +120,7 @@ fn read(section: &Section<'_>, base: Provider) -> Provider {
         endpoint_domain: section.read("endpoint_domain", |e| e.parse(values::domain)).or(base.endpoint_domain),
         ca_file: section.read("ca_file", |e| e.parse(path)).or(base.ca_file),
         margin: section.read("margin", |e| e.parse(duration::margin)).or(base.margin),
+        consumers: base.consumers,
         default_lifetime: lifetime("default_lifetime").unwrap_or(base.default_lifetime),
         max_lifetime: lifetime("max_lifetime").or(base.max_lifetime),
         concurrency: section.read("concurrency", |e| e.integer(1..=1024)).unwrap_or(base.concurrency),

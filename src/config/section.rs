@@ -135,6 +135,21 @@ impl<'s> Entry<'s> {
         Ok(Section::new(self.section.document, table, name, self.key_at.clone()))
     }
 
+    /// The sections of a list of them, as `[[profile.NAME.mirror]]`. What is none is noted and left out.
+    pub(super) fn tables(&self) -> Result<Vec<Section<'s>>, ConfigError> {
+        let Some(items) = self.value.get_ref().as_array() else {
+            let hint = format!("write [[{}.{}]], and its keys below", self.section.name, toml_key(self.key));
+            let message = format!("must be a list of sections, not {}", type_name(self.value.get_ref()));
+            return Err(self.value_error(ValueError::new(message).hint(hint)));
+        };
+        let name = format!("{}.{}", self.section.name, toml_key(self.key));
+        let table = |item: &'s Spanned<DeValue<'s>>| match item.get_ref() {
+            DeValue::Table(table) => Ok(Section::new(self.section.document, table, name.clone(), item.span())),
+            _ => Err(self.item_type_error(item)),
+        };
+        Ok(items.iter().filter_map(|item| self.section.document.noted(table(item))).collect())
+    }
+
     /// The sections `[provider.NAME]` or `[profile.NAME]`, given the entry of the first word.
     pub(super) fn named_sections(&self) -> Vec<(&'s str, Section<'s>)> {
         let document = self.section.document;

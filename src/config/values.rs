@@ -8,7 +8,10 @@ use super::error::{ValueError, quoted};
 
 /// An endpoint: https, or http to this machine; no user, no fragment.
 pub(super) fn endpoint(text: &str) -> Result<Url, ValueError> {
-    let url = Url::parse(text).map_err(|e| ValueError::new(format!("is not a URL: {e}")))?;
+    let url = Url::parse(text).map_err(|e| match e {
+        url::ParseError::RelativeUrlWithoutBase => ValueError::new("is not a URL: it does not begin with https://"),
+        e => ValueError::new(format!("is not a URL: {e}")),
+    })?;
     // Nothing of the URL is repeated: it may hold a password.
     if !url.username().is_empty() || url.password().is_some() {
         return Err(ValueError::new("must not hold a user name or password").hint("use client_auth and client_secret"));
@@ -69,10 +72,15 @@ pub(super) fn scope(text: &str) -> Result<String, ValueError> {
 /// Headers that the request sets itself; a second one would break it.
 const RESERVED_HEADERS: &[&str] = &["host", "content-type", "content-length", "transfer-encoding", "connection"];
 
+/// Whether a text is a token of HTTP (RFC 9110 §5.6.2).
+pub(super) fn is_header_token(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(fits)
+}
+
 /// The name of a header (RFC 9110 §5.1).
 pub(super) fn header_name(name: &str) -> Result<(), ValueError> {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(fits) {
+    if !is_header_token(name) {
         return Err(ValueError::new(format!("has {}, which is not a header name", quoted(name))));
     }
     if RESERVED_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {

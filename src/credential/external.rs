@@ -159,6 +159,19 @@ pub fn shell_quoted(text: &str) -> String {
     if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
+/// Where a tool names the account in another file than the tokens: which of the two was written a moment ago, so that the
+/// other one may be about to be. A sign-in writes both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountFile {
+    /// Neither, or it is one file.
+    #[default]
+    Settled,
+    /// The tokens may be another account's.
+    TokensNewer,
+    /// The account may be that of other tokens.
+    AccountNewer,
+}
+
 /// The credential of one account in a tool's store.
 #[derive(Debug, Default)]
 pub struct ExternalCredential {
@@ -170,6 +183,9 @@ pub struct ExternalCredential {
     pub issuer: Option<String>,
     /// When the tool last wrote it, if the store says.
     pub written_at: Option<Timestamp>,
+    /// It was not in the tool's file, but in its keyring item.
+    pub is_in_keyring: bool,
+    pub account_file: AccountFile,
 }
 
 impl ExternalCredential {

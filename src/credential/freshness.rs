@@ -13,6 +13,8 @@ pub enum Margin {
     Fixed(Duration),
     /// Thousandths of the token's lifetime.
     Share(u16),
+    /// Thousandths of the token's lifetime, but no less than this.
+    ShareAtLeast(u16, Duration),
 }
 
 impl Margin {
@@ -25,8 +27,19 @@ impl Margin {
         let wanted = match self {
             Margin::Fixed(d) => d,
             Margin::Share(thousandths) => lifetime / 1000 * u32::from(thousandths),
+            Margin::ShareAtLeast(thousandths, least) => Margin::Share(thousandths).of(lifetime).max(least),
         };
         wanted.min(lifetime / 2)
+    }
+
+    /// The margin, or `least` where that is more.
+    #[must_use]
+    pub fn at_least(self, least: Duration) -> Self {
+        match self {
+            Margin::Fixed(d) => Margin::Fixed(d.max(least)),
+            Margin::Share(thousandths) => Margin::ShareAtLeast(thousandths, least),
+            Margin::ShareAtLeast(thousandths, before) => Margin::ShareAtLeast(thousandths, before.max(least)),
+        }
     }
 
     /// Whether the margin had to be cut for a token of this lifetime.
@@ -68,6 +81,7 @@ impl Validity {
     pub fn margin(&self, margin: Margin) -> Duration {
         match (self.full_lifetime(), margin) {
             (None, Margin::Fixed(d)) => d.min(self.lifetime()),
+            (None, Margin::ShareAtLeast(_, least)) => margin.of(self.lifetime()).max(least.min(self.lifetime())),
             (None | Some(_), _) => margin.of(self.lifetime()),
         }
     }

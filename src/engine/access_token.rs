@@ -18,7 +18,7 @@ use crate::store::ProfileView;
 use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
 
-/// An access token for a caller; the format of `token --json`.
+/// An access token for a caller.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct TokenOutput {
     pub access_token: String,
@@ -29,6 +29,9 @@ pub struct TokenOutput {
     pub assumed: bool,
     pub scope: Option<String>,
     pub generation: Generation,
+    /// The newest ID token of the account, if there is one. It may have expired long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_token: Option<String>,
 }
 
 impl std::fmt::Debug for TokenOutput {
@@ -160,6 +163,7 @@ impl Engine {
             assumed: validity.assumed,
             scope: snapshot.grant.scope.clone(),
             generation: snapshot.generation,
+            id_token: snapshot.grant.id_token.as_ref().map(|jwt| jwt.expose().to_owned()),
         });
         TokenResult { token, outcome, validity: Some(validity), warnings }
     }

@@ -4,6 +4,7 @@
 //! it. The flight itself is in [`refresh::transaction`].
 
 pub mod access_token;
+pub mod after_flight;
 mod explain;
 mod flight;
 pub mod logout;
@@ -12,7 +13,6 @@ pub mod refresh;
 pub mod rejected_token;
 pub mod status;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use std::time::Duration;
 use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
+use crate::engine::after_flight::{AfterFlight, AfterFlights};
+pub use crate::engine::flight::FlightEnd;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::followed_stores::FollowedStores;
@@ -31,11 +33,16 @@ use crate::provider::TokenEndpoint;
 use crate::store::journal::Journal;
 use crate::store::keyring::KeyringService;
 use crate::store::{ProfileView, Store, StoreError};
-use crate::sys::lockfile::LockError;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long a run that ends waits for what follows its flights. A program that is given a token may take a minute.
+const AFTER_RUN_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a daemon does that is stopped: its next start does what is left.
+const AFTER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many ends of flights a listener may be behind.
+const REMEMBERED_ENDS: usize = 256;
 /// How often a waiting caller checks whether it was told to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// After this time the person is told what is being waited for.
@@ -60,8 +67,8 @@ struct EngineInner {
     /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
-    /// Counts the flights of this process that have ended.
-    landed: watch::Sender<u64>,
+    flight_ends: broadcast::Sender<FlightEnd>,
+    after_flights: AfterFlights,
 }
 
 impl std::fmt::Debug for Engine {
@@ -108,7 +115,8 @@ impl Engine {
             is_daemon: is_resident,
             caller_profiles: within,
             followed_stores: OnceLock::new(),
-            landed: watch::Sender::new(0),
+            flight_ends: broadcast::Sender::new(REMEMBERED_ENDS),
+            after_flights: AfterFlights::default(),
         };
         Self { inner: Arc::new(shared) }
     }
@@ -121,13 +129,20 @@ impl Engine {
         self
     }
 
+    /// Has this done after each flight that brought tokens.
+    #[must_use]
+    pub fn with_after_flight(self, work: Arc<dyn AfterFlight>) -> Self {
+        self.inner.after_flights.set(work);
+        self
+    }
+
     pub fn store(&self) -> &Arc<Store> {
         &self.inner.store
     }
 
-    /// Changes when a flight of this process has ended.
-    pub fn landed(&self) -> watch::Receiver<u64> {
-        self.inner.landed.subscribe()
+    /// The ends of the flights of this process, from now on.
+    pub fn flight_ends(&self) -> broadcast::Receiver<FlightEnd> {
+        self.inner.flight_ends.subscribe()
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -245,9 +260,12 @@ impl Engine {
     }
 
     /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
+    /// What follows the flights is waited for, too.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();
-        self.inner.flights.drain(DRAIN_TIMEOUT)
+        let late = self.inner.flights.drain(DRAIN_TIMEOUT);
+        self.inner.after_flights.wait(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT });
+        late
     }
 
     fn join_or_lead(
@@ -308,13 +326,12 @@ impl Engine {
             // A thread that was had gets the leader slot.
             if let Ok(leader_slot) = led.recv() {
                 shared.run_flight(leader_slot, profile, demand, seen);
-                shared.landed.send_modify(|count| *count += 1);
             }
         };
         match std::thread::Builder::new().name(name).spawn(fly) {
             // If the thread is gone, the leader slot goes with the message: its drop tells the followers.
             Ok(_) => drop(lead.send(leader_slot)),
-            Err(error) => leader_slot.complete(no_thread(&error)),
+            Err(error) => leader_slot.complete(flight::no_thread(&error)),
         }
     }
 
@@ -385,20 +402,6 @@ impl Engine {
 /// An outcome of the store, which does not know for which profile it was asked.
 pub(crate) fn with_names(outcome: Outcome, store: &Store, name: &ProfileName) -> Outcome {
     outcome.with_names(name.as_str(), store.keyring().map(KeyringService::service))
-}
-
-fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {
-    let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
-    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()))
-        .with_hint(format!("check the owner and the permissions of {}", path.display()));
-    store.with_room_hint(name, Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure))
-}
-
-/// The system has no thread for a flight: nothing was done.
-fn no_thread(error: &std::io::Error) -> Outcome {
-    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: cannot start a thread: {error}"))
-        .with_hint("the limit of processes or memory of this user, service or container is reached");
-    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
 
 /// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.

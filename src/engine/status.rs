@@ -742,6 +742,8 @@ mod tests {
             margin: Margin::Fixed(S(200)),
             schedule: None,
             follow,
+            consumers: crate::profile::ConsumerSettings::default(),
+            mirrors: Vec::new(),
         };
         let tick = Demand::Margin { lookahead: Duration::ZERO };
         let is_met = |r: &Journal, demand, follow| meets_demand(r, demand, &profile(follow), &now);

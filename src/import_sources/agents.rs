@@ -1,36 +1,38 @@
 //! Reads the JSON stores that hold sign-ins of several providers: opencode, pi, Hermes, CLIProxyAPI and mcp-remote; and
 //! that of LiteLLM. (pure)
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use crate::import_sources::json::object;
-use crate::import_sources::parse::{CODEX, MCP_REMOTE, OPENCLAW, SNAKE_CASE};
+use crate::import_sources::parse::{
+    CLAUDE, CODEX, MCP_REMOTE, OPENCLAW, SNAKE_CASE, has_refresh_token, has_refresh_token_within,
+};
 use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
 
 /// `auth.json` of opencode and of pi: a map of sign-ins by provider.
 pub(super) fn by_provider(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
-    let entries: Vec<_> = object(bytes)?
-        .iter()
-        .filter_map(|(id, entry)| Some((id, entry.as_object()?)))
-        .map(|(id, entry)| {
-            let credential = match entry.get("type").and_then(Value::as_str).unwrap_or_default() {
-                // Its refresh token is a token of GitHub, from which Copilot's own are made, by no OAuth request.
-                "oauth" if id.starts_with("github-copilot") => Err(ToolStoreError::signed_out(
-                    "a sign-in for GitHub Copilot has no refresh token of OAuth",
-                    "keepalive login, with a client of your own at GitHub",
-                )),
-                "oauth" => OPENCLAW.parse_or_fed(&unpacked(id, entry)),
-                // The older file of pi has no type.
-                "" if entry.contains_key(OPENCLAW.refresh) => OPENCLAW.parse_or_fed(entry),
-                kind => Err(ToolStoreError::signed_out(
-                    format!("it is of type {kind:?}, which has no refresh token"),
-                    "name one of type \"oauth\" with --account",
-                )),
-            };
-            ToolAccount { id: id.clone(), provider: Some(our_provider(id).to_owned()), credential }
-        })
-        .collect();
-    some_or_signed_out(entries)
+    let provider = |id: &str| Some(our_provider(id).to_owned());
+    let account = |id: &str, entry: &Map<String, Value>| {
+        let credential = match entry.get("type").and_then(Value::as_str).unwrap_or_default() {
+            // Its refresh token is a token of GitHub, from which Copilot's own are made, by no OAuth request.
+            "oauth" if id.starts_with("github-copilot") => Err(ToolStoreError::signed_out(
+                "a sign-in for GitHub Copilot has no refresh token of OAuth",
+                "keepalive login, with a client of your own at GitHub",
+            )),
+            "oauth" => OPENCLAW.parse_or_fed(&unpacked(id, entry)),
+            // The older file of pi has no type.
+            "" if entry.contains_key(OPENCLAW.refresh) => OPENCLAW.parse_or_fed(entry),
+            _ if has_refresh_token(entry) => Err(ToolStoreError::unknown_form()),
+            kind => Err(ToolStoreError::signed_out(
+                format!("it is of type {kind:?}, which has no refresh token"),
+                "name one of type \"oauth\" with --account",
+            )),
+        };
+        ToolAccount { id: id.to_owned(), provider: provider(id), credential }
+    };
+    some_or_signed_out(ToolAccount::of_map(&object(bytes)?, provider, account))
 }
 
 /// Plug-ins of opencode for Google's sign-in put the project behind the refresh token: `TOKEN|PROJECT`.
@@ -43,19 +45,40 @@ fn unpacked(id: &str, entry: &Map<String, Value>) -> Map<String, Value> {
     entry
 }
 
-/// `auth.json` of Hermes: a state for each provider, its tokens in it or in `tokens`; and a pool of further sign-ins.
+/// `auth.json` of Hermes: a state for each provider, its tokens in it or in `tokens`; and a pool of further sign-ins. Its
+/// other files have one sign-in.
 pub(super) fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let file = object(bytes)?;
-    let states = file.get("providers").and_then(Value::as_object).into_iter().flatten();
-    let mut entries: Vec<ToolAccount> = states
-        .filter_map(|(id, state)| Some((id, state.as_object()?)))
-        .map(|(id, state)| hermes_account(id, id.clone(), state))
-        .collect();
-    let pools = file.get("credential_pool").and_then(Value::as_object).into_iter().flatten();
-    for (provider, pool) in pools {
-        let pool: Vec<_> = pool.as_array().into_iter().flatten().filter_map(Value::as_object).collect();
+    let (states, pools) = (file.get("providers"), file.get("credential_pool"));
+    if states.is_none() && pools.is_none() && has_refresh_token(&file) {
+        let format = if file.contains_key(CLAUDE.refresh) { CLAUDE } else { SNAKE_CASE };
+        return Ok(vec![ToolAccount::single(format.parse(&with_tokens(&file)))]);
+    }
+    let provider = |id: &str| Some(our_provider(id).to_owned());
+    let mut entries = match states {
+        Some(Value::Object(states)) => {
+            ToolAccount::of_map(states, provider, |id, state| hermes_account(id, id.to_owned(), state))
+        }
+        states => unknown_unless_empty("providers", states, None).into_iter().collect(),
+    };
+    let pools = match pools {
+        Some(Value::Object(pools)) => pools.iter().collect(),
+        pools => {
+            entries.extend(unknown_unless_empty("credential_pool", pools, None));
+            Vec::new()
+        }
+    };
+    for (id, pool) in pools {
+        let Value::Array(pool) = pool else {
+            entries.extend(unknown_unless_empty(id, Some(pool), provider(id)));
+            continue;
+        };
+        if pool.iter().any(|entry| !entry.is_object()) {
+            entries.push(ToolAccount::of_unknown_form(id.clone(), provider(id)));
+        }
+        let pool: Vec<_> = pool.iter().filter_map(Value::as_object).collect();
         for entry in &pool {
-            let account = hermes_account(provider, pool_name(provider, entry, &pool), entry);
+            let account = hermes_account(id, pool_name(id, entry, &pool), entry);
             // The pool repeats the sign-in of the state. What has no token is none.
             let is_known = entries
                 .iter()
@@ -66,6 +89,12 @@ pub(super) fn hermes(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
         }
     }
     some_or_signed_out(entries)
+}
+
+/// An entry for a value where something else is expected, unless that is nothing.
+fn unknown_unless_empty(id: &str, value: Option<&Value>, provider: Option<String>) -> Option<ToolAccount> {
+    let is_empty = value.is_none_or(Value::is_null);
+    (!is_empty).then(|| ToolAccount::of_unknown_form(id.to_owned(), provider))
 }
 
 /// The label of a pool's entry; where two have one label, with the id, which Hermes gives to each.
@@ -94,11 +123,20 @@ fn hermes_account(provider: &str, id: String, state: &Map<String, Value>) -> Too
         );
         return ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential: Err(trouble) };
     }
+    let credential = match state.get("tokens") {
+        Some(Value::String(_) | Value::Array(_)) => Err(ToolStoreError::unknown_form()),
+        _ => SNAKE_CASE.parse_or_fed(&with_tokens(state)),
+    };
+    ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential }
+}
+
+/// A state with the members of its `tokens`.
+fn with_tokens(state: &Map<String, Value>) -> Map<String, Value> {
     let mut members = state.clone();
-    if let Some(Value::Object(tokens)) = state.get("tokens") {
-        members.extend(tokens.clone());
+    if let Some(Value::Object(tokens)) = members.remove("tokens") {
+        members.extend(tokens);
     }
-    ToolAccount { id, provider: Some(our_provider(provider).to_owned()), credential: SNAKE_CASE.parse_or_fed(&members) }
+    members
 }
 
 /// The file of LiteLLM's ChatGPT provider: the tokens alone.
@@ -113,13 +151,14 @@ pub(super) fn cliproxy(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError>
         return Ok(vec![cliproxy_account(String::new(), &file)]);
     }
     let entries = file.iter().filter_map(|(name, content)| {
-        let id = name.trim_end_matches(".json").to_owned();
+        let id = Path::new(name).with_extension("").display().to_string();
         match content {
             Value::Object(content) if content.get("type").is_some_and(Value::is_string) => {
                 Some(cliproxy_account(id, content))
             }
             Value::Null => Some(torn_account(id)),
-            _ => None,
+            // The directory may have other files.
+            content => has_refresh_token_within(content).then(|| ToolAccount::of_unknown_form(id, None)),
         }
     });
     some_or_signed_out(entries.collect())
@@ -145,7 +184,7 @@ fn cliproxy_account(id: String, file: &Map<String, Value>) -> ToolAccount {
 /// is that of the server's address, which is in no file.
 pub(super) fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let files = object(bytes)?;
-    if files.contains_key("access_token") {
+    if files.contains_key("access_token") || files.contains_key("refresh_token") {
         return Ok(vec![ToolAccount::single(MCP_REMOTE.parse_or_fed(&files))]);
     }
     let entries = files.iter().filter_map(|(name, tokens)| {
@@ -153,7 +192,10 @@ pub(super) fn mcp_remote(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreErro
         if tokens.is_null() {
             return Some(torn_account(hash.to_owned()));
         }
-        let mut members = tokens.as_object()?.clone();
+        let Value::Object(members) = tokens else {
+            return Some(ToolAccount::of_unknown_form(hash.to_owned(), None));
+        };
+        let mut members = members.clone();
         let client = files.get(&format!("{hash}_client_info.json")).and_then(|client| client.get("client_id"));
         if let Some(client) = client {
             members.insert("client_id".into(), client.clone());

@@ -37,46 +37,80 @@ pub(super) fn check_gone(place: &Path) -> Result<(), ToolStoreError> {
     }
 }
 
-/// Whether Codex is told to keep its sign-in in the keyring, or there first.
+/// Whether a store may be on a filesystem that is not there now.
+pub(super) fn may_be_away(place: &Path) -> bool {
+    !place.exists() && check_gone(place).is_err()
+}
+
+/// Whether Codex may keep its sign-in in the keyring: it is told so, or what it is told cannot be read. Told nothing, it
+/// writes the file.
 pub(super) fn uses_keyring(home: &Path) -> bool {
-    let text = match from_file(&home.join("config.toml")) {
-        Ok(text) => text.unwrap_or_default(),
-        Err(_) => return true,
-    };
-    let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().filter_map(|line| line.split_once('='));
-    lines.any(|(key, value)| key.trim() == "cli_auth_credentials_store" && !value.contains("file"))
+    let files = [home.join("config.toml"), "/etc/codex/config.toml".into(), "/etc/codex/managed_config.toml".into()];
+    let read = |text: &[u8]| toml::from_str::<toml::Table>(std::str::from_utf8(text).ok()?).ok();
+    files.iter().any(|file| match from_file(file) {
+        Ok(text) => text.is_some_and(|text| read(&text).is_none_or(|settings| names_keyring(&settings))),
+        Err(_) => true,
+    })
+}
+
+/// Whether a table, or one within it, names another store than the file.
+fn names_keyring(settings: &toml::Table) -> bool {
+    settings.iter().any(|(key, value)| match value {
+        toml::Value::Table(within) => names_keyring(within),
+        value => key == "cli_auth_credentials_store" && value.as_str() != Some("file"),
+    })
 }
 
 pub(super) fn unreadable_error(error: &std::io::Error) -> ToolStoreError {
     ToolStoreError::new(format!("it cannot be read: {error}"), "make it readable for the user that runs keepalive")
 }
 
-/// The JSON files of a directory as one object by their names: all, or those whose name begins so. A file that is
-/// no JSON is null: a tool may be writing it.
-pub(super) fn read_directory(dir: &Path, prefix: Option<&str>) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-    let mut files = Map::new();
-    let mut size = 0;
-    for entry in std::fs::read_dir(dir).map_err(|e| unreadable_error(&e))?.flatten() {
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !name.ends_with(".json") || !name.starts_with(prefix.unwrap_or("")) {
-            continue;
+/// The JSON files of a directory as one object by their names: all, or those whose name begins so; those of the directories
+/// in it too if it is read `deep`. A file that is no JSON is null: a tool may be writing it.
+pub(super) fn read_directory(
+    dir: &Path,
+    prefix: Option<&str>,
+    deep: bool,
+) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+    let (mut files, mut size, mut dirs) = (Map::new(), 0, vec![dir.to_owned()]);
+    while let Some(next) = dirs.pop() {
+        for entry in std::fs::read_dir(&next).map_err(|e| unreadable_error(&e))?.flatten() {
+            let path = entry.path();
+            if deep && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push(path);
+                continue;
+            }
+            let Some(name) = path.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
+            let is_json =
+                path.extension().is_some_and(|end| end == "json" || (deep && end.eq_ignore_ascii_case("json")));
+            if !is_json || !name.starts_with(prefix.unwrap_or("")) {
+                continue;
+            }
+            let Some(bytes) = from_file(&path)? else { continue };
+            size += bytes.len() as u64;
+            if size > MAX_STORE_BYTES {
+                return Err(ToolStoreError::new("it is too large", "give the path of one file in it"));
+            }
+            files.insert(name.to_owned(), serde_json::from_slice::<Value>(&bytes).unwrap_or_default());
         }
-        let Some(bytes) = from_file(&entry.path())? else { continue };
-        size += bytes.len() as u64;
-        if size > MAX_STORE_BYTES {
-            return Err(ToolStoreError::new("it is too large", "give the path of one file in it"));
-        }
-        files.insert(name, serde_json::from_slice::<Value>(&bytes).unwrap_or_default());
     }
     Ok(Some(Zeroizing::new(Value::Object(files).to_string().into_bytes())))
+}
+
+/// What is in a directory; the directory itself if that cannot be told.
+pub(super) fn list(dir: &Path) -> Vec<PathBuf> {
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(_) => vec![dir.to_owned()],
+    }
 }
 
 /// `HASH_tokens.json` of mcp-remote, with the file of its client beside it.
 pub(super) fn read_mcp_remote_file(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match (name.strip_suffix("tokens.json"), file.parent()) {
-        (Some(prefix), Some(dir)) if file.is_file() => read_directory(dir, Some(prefix)),
+        (Some(prefix), Some(dir)) if file.is_file() => read_directory(dir, Some(prefix), false),
         _ => from_file(file),
     }
 }

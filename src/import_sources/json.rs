@@ -6,7 +6,7 @@ use crate::credential::external::AccountIdentity;
 use crate::credential::server_text::printable;
 use crate::credential::time_value;
 use crate::credential::time_value::{TimeKind, TimeValue};
-use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT};
+use crate::import_sources::parse::{CLAUDE, CODEX, GEMINI, GROK, OIDC_AGENT, has_refresh_token};
 use crate::import_sources::{ToolAccount, ToolStoreError};
 
 /// The object that a file holds.
@@ -20,6 +20,9 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, ToolStoreError>
 pub(super) fn codex(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let file = object(bytes)?;
     let Some(Value::Object(tokens)) = file.get("tokens") else {
+        if file.get("tokens").is_some_and(|tokens| !tokens.is_null()) || has_refresh_token(&file) {
+            return Err(ToolStoreError::unknown_form());
+        }
         let mode = file.get("auth_mode").and_then(Value::as_str).unwrap_or("");
         let has_key = file.get("OPENAI_API_KEY").is_some_and(Value::is_string);
         return Err(match (mode, has_key) {
@@ -57,7 +60,10 @@ pub(super) fn claude(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
             Ok(vec![ToolAccount::single(Err(ToolStoreError::fed()))])
         }
         Some(Value::Object(tokens)) => Ok(vec![ToolAccount::single(CLAUDE.parse(tokens))]),
-        Some(_) | None => {
+        Some(Value::String(_) | Value::Array(_) | Value::Number(_) | Value::Bool(_)) => {
+            Err(ToolStoreError::unknown_form())
+        }
+        Some(Value::Null) | None => {
             Err(ToolStoreError::signed_out("Claude Code is not signed in with a subscription", "claude, then /login"))
         }
     }
@@ -79,7 +85,6 @@ pub(super) fn claude_account(bytes: &[u8]) -> Option<AccountIdentity> {
 /// `auth.json` of Grok: a map of sign-ins by issuer and client.
 pub(super) fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let signed_in = object(bytes)?;
-    let entries = signed_in.iter().filter_map(|(id, value)| Some((id, value.as_object()?)));
     let content = |members: &Map<String, Value>| match members.get("auth_mode").and_then(Value::as_str) {
         // Grok keeps it for reference only: it belongs to the external command.
         Some("external") => Err(ToolStoreError::new(
@@ -88,9 +93,9 @@ pub(super) fn grok(bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
         )),
         _ => GROK.parse(members),
     };
-    let entries: Vec<_> = entries
-        .map(|(id, members)| ToolAccount { id: id.clone(), provider: None, credential: content(members) })
-        .collect();
+    let account =
+        |id: &str, members: &_| ToolAccount { id: id.to_owned(), provider: None, credential: content(members) };
+    let entries = ToolAccount::of_map(&signed_in, |_| None, account);
     if entries.is_empty() {
         Err(ToolStoreError::signed_out("Grok is not signed in", "grok login"))
     } else {

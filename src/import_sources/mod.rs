@@ -1,6 +1,7 @@
 //! Imports credentials from other tools: finds a tool's store, reads it, and picks an account. It never writes there.
 
 mod agents;
+mod claude;
 mod config_files;
 mod files;
 mod followed;
@@ -13,6 +14,8 @@ mod pizauth;
 mod tests;
 mod tool_stores;
 pub mod tools;
+
+use serde_json::{Map, Value};
 
 use crate::credential::external::ExternalCredential;
 use crate::credential::secret::RefreshToken;
@@ -43,6 +46,25 @@ impl ToolAccount {
         self.id == wanted || is_part || names.map(String::as_str).any(|name| name.eq_ignore_ascii_case(wanted))
     }
 
+    /// The sign-ins of a map, which is by their names: `read` makes one of each object. What is no object, and may be a
+    /// sign-in in another form, has `provider` alone.
+    fn of_map(
+        map: &Map<String, Value>,
+        provider: impl Fn(&str) -> Option<String>,
+        read: impl Fn(&str, &Map<String, Value>) -> Self,
+    ) -> Vec<Self> {
+        let entries = map.iter().filter_map(|(id, value)| match value {
+            Value::Object(members) => Some(read(id, members)),
+            Value::String(_) | Value::Array(_) => Some(Self::of_unknown_form(id.clone(), provider(id))),
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        });
+        entries.collect()
+    }
+
+    fn of_unknown_form(id: String, provider: Option<String>) -> Self {
+        Self { id, provider, credential: Err(ToolStoreError::unknown_form()) }
+    }
+
     fn refresh_token(&self) -> Option<&RefreshToken> {
         self.credential.as_ref().ok()?.response.refresh.as_ref()
     }
@@ -70,7 +92,7 @@ impl ToolAccount {
 struct ToolStoreError {
     message: String,
     hint: String,
-    /// The store was understood, and has no refresh token for that account.
+    /// The store was understood, and has no refresh token for that account; or several entries of its name.
     is_signed_out: bool,
 }
 
@@ -89,6 +111,11 @@ impl ToolStoreError {
             "it has an access token and no refresh token: keepalive or another program feeds it",
             "the credential is where that access token comes from; this tool needs nothing",
         )
+    }
+
+    /// A sign-in that stands in a way that is not known here: it may hold a token.
+    fn unknown_form() -> Self {
+        Self::new("it has a sign-in in a form that is not known", "sign in separately: keepalive login")
     }
 
     fn to_failure(&self, tool: &str, place: &str) -> Failure {
@@ -167,6 +194,6 @@ fn select_account(mut entries: Vec<ToolAccount>, wanted: Option<&str>) -> Result
             Err(ToolStoreError::signed_out(format!("there is no account {wanted:?}"), format!("it has {all}")))
         }
         ([], None) => Err(ToolStoreError::new("none of its accounts can be used", format!("it has {all}"))),
-        (_, _) => Err(ToolStoreError::new("it has several accounts", format!("name one with --account: {all}"))),
+        (_, _) => Err(ToolStoreError::signed_out("it has several accounts", format!("name one with --account: {all}"))),
     }
 }

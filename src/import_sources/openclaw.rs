@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::credential::external::ExternalCredential;
 use crate::import_sources::json::object;
-use crate::import_sources::parse::OPENCLAW;
-use crate::import_sources::{ToolAccount, ToolStoreError, our_provider};
+use crate::import_sources::parse::{OPENCLAW, has_refresh_token};
+use crate::import_sources::{ToolAccount, ToolStoreError, agents, our_provider};
 
 /// The text that OpenClaw puts in place of the tokens while it refreshes them, and leaves there if that fails.
 const REFRESH_MARKER: &str = "openclaw-oauth-refresh-fence:";
@@ -17,13 +17,15 @@ pub(super) fn read(rows: &[u8]) -> Result<Vec<ToolAccount>, ToolStoreError> {
     let (mut entries, mut is_understood) = (Vec::new(), rows.is_empty());
     // The older file is one object, of several lines.
     let rows = match object(rows) {
+        // The first versions had a map by provider.
+        Ok(file) if !file.contains_key("profiles") && has_refresh_token(&file) => return agents::by_provider(rows),
         Ok(file) => vec![file],
         Err(_) => rows.split(|b| *b == b'\n').filter(|row| !row.is_empty()).map(object).collect::<Result<_, _>>()?,
     };
     for row in rows {
         if let Some(Value::Object(profiles)) = row.get("profiles") {
             is_understood = true;
-            entries.extend(profiles.iter().filter_map(|(id, profile)| Some(account(id, profile.as_object()?))));
+            entries.extend(ToolAccount::of_map(profiles, |_| None, account));
         }
     }
     let (what, hint) = ("it has no auth profile", "openclaw models auth login");
@@ -43,6 +45,7 @@ fn account(id: &str, profile: &Map<String, Value>) -> ToolAccount {
         provider: (!ours.is_empty()).then(|| ours.to_owned()),
         credential: match text("type") {
             "oauth" => oauth_credential(id, profile),
+            _ if has_refresh_token(profile) => Err(ToolStoreError::unknown_form()),
             kind => Err(ToolStoreError::signed_out(
                 format!("it is of type {kind:?}, which has no refresh token"),
                 "name one of type \"oauth\" with --account",
@@ -64,6 +67,12 @@ fn oauth_credential(id: &str, profile: &Map<String, Value>) -> Result<ExternalCr
             format!("sign in again: openclaw models auth login --profile-id {id}, or keepalive login"),
         )),
         (true, false) => Err(ToolStoreError::new("OpenClaw is refreshing it right now", "try again in a minute")),
+        (false, _) if !has_refresh_token(profile) && profile.get("oauthRef").is_some_and(|file| !file.is_null()) => {
+            Err(ToolStoreError::new(
+                "its tokens are in another file, which only OpenClaw can read",
+                "sign in separately: keepalive login",
+            ))
+        }
         (false, _) => OPENCLAW.parse_or_fed(profile),
     }
 }

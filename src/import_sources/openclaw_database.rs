@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::import_sources::ToolStoreError;
-use crate::import_sources::files::{MAX_STORE_BYTES, from_file, unreadable_error};
+use crate::import_sources::files::{MAX_STORE_BYTES, from_file, list, unreadable_error};
 use crate::sys::process::WaitPolicy;
 use crate::sys::{durable, process};
 
@@ -34,9 +34,10 @@ pub(super) fn read(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8
     }
     let url = url::Url::from_file_path(place)
         .map_err(|()| ToolStoreError::new("cannot pass its path to sqlite3", "use an absolute path"))?;
-    // Without a log no program has the database open, and reading it must not create files beside it.
-    let has_log = place.with_file_name(format!("{}-wal", file_name(place))).exists();
-    let mode = if has_log { "mode=ro" } else { "mode=ro&immutable=1" };
+    // Without a log or a journal no program is writing it, and reading it must not create files beside it.
+    let has_log = || ["-wal", "-journal"].iter().any(|end| is_there(&beside(place, end)));
+    let had_log = has_log();
+    let mode = if had_log { "mode=ro" } else { "mode=ro&immutable=1" };
     let select = |query: &str| select_rows(&format!("{url}?{mode}"), query, within);
     let tables = select("SELECT name FROM sqlite_master WHERE type = 'table'")?;
     let tables = String::from_utf8_lossy(&tables).into_owned();
@@ -51,6 +52,9 @@ pub(super) fn read(place: &Path, within: &str) -> Result<Option<Zeroizing<Vec<u8
     let mut rows = Zeroizing::new(Vec::new());
     for query in there {
         rows.extend_from_slice(&select(query)?);
+    }
+    if has_log() && !had_log {
+        return Err(ToolStoreError::new("it is being written", "try again"));
     }
     Ok(Some(rows))
 }
@@ -77,30 +81,37 @@ fn select_rows(database: &str, query: &str, within: &str) -> Result<Zeroizing<Ve
         ),
         e => ToolStoreError::new(
             format!("it has no auth profiles that sqlite3 can read: {e}"),
-            "use OpenClaw's database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
+            "OpenClaw may be writing it: try again; else use its database: ~/.openclaw/state/openclaw.sqlite, or openclaw-agent.sqlite of an agent",
         ),
     })
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// What cannot be looked at may be there.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
 }
 
 /// OpenClaw's stores below its directory, the likeliest first: the shared database, then each agent's database and older
-/// file.
+/// file, and the file that the first versions had.
 pub(super) fn places(dir: &Path) -> Vec<PathBuf> {
-    let mut agents: Vec<PathBuf> =
-        std::fs::read_dir(dir.join("agents")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut agents = list(&dir.join("agents"));
     agents.sort_by_key(|agent| (!agent.ends_with("main"), agent.clone()));
     let of_agents = ["openclaw-agent.sqlite", "auth-profiles.json"]
         .into_iter()
         .flat_map(|name| agents.iter().map(move |agent| agent.join("agent").join(name)));
-    std::iter::once(dir.join("state/openclaw.sqlite")).chain(of_agents).collect()
+    let oldest = dir.join("credentials/oauth.json");
+    std::iter::once(dir.join("state/openclaw.sqlite")).chain(of_agents).chain([oldest]).collect()
 }
 
 /// The directory of OpenClaw that a store is in.
 pub(super) fn dir_of(store: &Path) -> Option<&Path> {
-    let is_state = store.parent().is_some_and(|dir| dir.ends_with("state"));
+    let is_state = store.parent().is_some_and(|dir| dir.ends_with("state") || dir.ends_with("credentials"));
     let is_agent = store.ancestors().nth(3).is_some_and(|dir| dir.ends_with("agents"));
     store.ancestors().nth(if is_state { 2 } else { 4 }).filter(|_| is_state || is_agent)
 }

@@ -90,12 +90,34 @@ fn is_handle(token: &str) -> bool {
     token.trim_start().starts_with(HANDLE_PREFIX)
 }
 
+/// Whether a refresh token is somewhere in an object, in a member or deeper. A handle of ours is none.
+pub(super) fn has_refresh_token(members: &Map<String, Value>) -> bool {
+    members.iter().any(|(name, value)| match value {
+        Value::Null => false,
+        Value::String(text) => is_refresh_name(name) && !text.trim().is_empty() && !is_handle(text),
+        value => is_refresh_name(name) || has_refresh_token_within(value),
+    })
+}
+
+/// As [`has_refresh_token`], of a value of any form.
+pub(super) fn has_refresh_token_within(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => has_refresh_token(members),
+        Value::Array(items) => items.iter().any(has_refresh_token_within),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn is_refresh_name(name: &str) -> bool {
+    let letters = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase();
+    matches!(letters.as_str(), "refresh" | "refreshtoken")
+}
+
 impl CredentialFormat {
     /// Whether an object has an access token alone, as a tool's store that another program feeds.
     pub(super) fn is_fed(&self, object: &Map<String, Value>) -> bool {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().trim();
-        let is_odd = object.get(self.refresh).is_some_and(|told| !told.is_null() && !told.is_string());
-        !text(self.access).is_empty() && !is_odd && (text(self.refresh).is_empty() || is_handle(text(self.refresh)))
+        !text(self.access).is_empty() && !has_refresh_token(object)
     }
 
     /// As `parse`, of a store that has an access token alone only where another program feeds it.
@@ -117,6 +139,9 @@ impl CredentialFormat {
             {
                 return Err(ToolStoreError::new("its refresh token cannot be read", "look at its refresh token"));
             }
+            if has_refresh_token(object) {
+                return Err(ToolStoreError::unknown_form());
+            }
             return Err(ToolStoreError::signed_out(
                 "it has no refresh token",
                 "sign in with that tool, or use keepalive login",
@@ -132,7 +157,6 @@ impl CredentialFormat {
             identity: identity.merged_with(of_token),
             client_id: told(self.client).or_else(|| id_token.as_ref().and_then(authorized_party)),
             issuer: told(self.issuer),
-            written_at: None,
             response: TokenResponse {
                 refresh: Some(refresh),
                 expiry: ExpiryClaims::of_members(object, text(self.access)),
@@ -143,6 +167,7 @@ impl CredentialFormat {
                 id_token,
                 ..TokenResponse::default()
             },
+            ..ExternalCredential::default()
         })
     }
 }

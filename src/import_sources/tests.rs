@@ -437,3 +437,55 @@ fn store_without_a_refresh_token_is_fed_whatever_the_tool() {
     assert!(fed(openclaw::read(br#"{"profiles":{"x":{"type":"oauth","provider":"xai","access":"a","refresh":""}}}"#)));
     assert!(fed(config_files::rclone(b"[a]\ntype = drive\ntoken = {\"access_token\":\"a\"}\n")));
 }
+
+/// Rule 39. What was lost: the family of a tool that had begun to write its sign-in in another form.
+#[test]
+fn sign_in_of_an_unknown_form_is_not_called_signed_out() {
+    let is_signed_out = |tool, file: &Value| match read(tool, file.to_string().as_bytes()) {
+        Err(trouble) => trouble.is_signed_out,
+        Ok(entries) => entries.iter().all(|entry| entry.credential.as_ref().is_err_and(|e| e.is_signed_out)),
+    };
+    let later = json!({"v2": {"refresh_token": "r1"}});
+    let typed = json!({"type": "oauth2", "refresh": "r1"});
+    for (tool, file) in [
+        (Tool::Codex, json!({"auth_mode": "chatgpt", "tokens": "enc:AAAA"})),
+        (Tool::Codex, json!({"tokens": [{"refresh_token": "r1"}]})),
+        (Tool::Codex, json!({"tokens": 7})),
+        (Tool::Codex, json!({"tokens": later})),
+        (Tool::Codex, json!({"auth_mode": "chatgpt", "sessions": [{"tokens": {"refreshToken": "r1"}}]})),
+        (Tool::Claude, json!({"claudeAiOauth": "enc:AAAA"})),
+        (Tool::Claude, json!({"claudeAiOauth": [later]})),
+        (Tool::Opencode, json!({"openai": "enc"})),
+        (Tool::Opencode, json!({"openai": [typed]})),
+        (Tool::Opencode, json!({"openai": typed})),
+        (Tool::Pi, json!({"openai-codex": [typed]})),
+        (Tool::Grok, json!({"https://auth.x.ai::cid": "enc"})),
+        (Tool::Hermes, json!({"providers": {"openai-codex": "enc"}})),
+        (Tool::Hermes, json!({"providers": [later]})),
+        (Tool::Hermes, json!({"providers": {"openai-codex": {"tokens": "enc"}}})),
+        (Tool::Hermes, json!({"providers": {}, "credential_pool": {"openai-codex": later}})),
+        (Tool::Hermes, json!({"credential_pool": {"openai-codex": ["enc"]}})),
+        (Tool::LiteLlm, json!({"access_token": "a", "tokens": later})),
+        (Tool::Gemini, json!({"token": {"refresh_token": "r1"}})),
+        (Tool::CliProxy, json!({"a.json": later})),
+        (Tool::McpRemote, json!({"a_tokens.json": [later]})),
+        (Tool::McpRemote, json!({"a_tokens.json": "enc"})),
+        (Tool::McpRemote, json!({"refresh_token": "r1"})),
+        (Tool::OpenClaw, json!({"profiles": {"x": "enc"}})),
+        (Tool::OpenClaw, json!({"profiles": {"x": typed}})),
+        // Its tokens are in an encrypted file of its own.
+        (Tool::OpenClaw, json!({"profiles": {"x": {"type": "oauth", "access": "", "oauthRef": {"id": "0"}}}})),
+    ] {
+        assert!(!is_signed_out(tool, &file), "{tool:?}: {file}");
+    }
+    for (tool, file) in [
+        (Tool::Codex, json!({"auth_mode": "agentIdentity", "last_refresh": "2026-11-25T02:43:54Z"})),
+        (Tool::Claude, json!({"claudeAiOauth": null, "mcpOAuth": {"x": {"refreshToken": "q"}}})),
+        (Tool::Opencode, json!({"openai": {"type": "api", "key": "k"}, "version": 2})),
+        (Tool::Hermes, json!({"providers": {"x": {"tokens": {}}}, "credential_pool": {"x": []}})),
+        (Tool::CliProxy, json!({"models.json": {"list": ["a"]}})),
+        (Tool::OpenClaw, json!({"profiles": {"x": {"type": "oauth", "access": "", "refresh": "", "oauthRef": null}}})),
+    ] {
+        assert!(is_signed_out(tool, &file), "{tool:?}: {file}");
+    }
+}

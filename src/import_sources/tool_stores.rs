@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
+use crate::credential::external::{ExternalCredential, ImportSource};
 use crate::import_sources::files;
 use crate::import_sources::files::{MAX_STORE_BYTES, from_file, mcp_remote_dir, unreadable_error};
 use crate::import_sources::tools::Tool;
 use crate::import_sources::{
-    ToolAccount, ToolStoreError, agents, config_files, is_known_provider, json, openclaw, openclaw_database, pizauth,
-    select_account, with_unique_names,
+    ToolAccount, ToolStoreError, agents, claude, config_files, is_known_provider, json, openclaw, openclaw_database,
+    pizauth, select_account, with_unique_names,
 };
 use crate::outcome::Failure;
 use crate::store::keyring::{Keyring, KeyringError, KeyringItem};
@@ -51,6 +51,8 @@ pub(super) struct StoreBytes {
     pub(super) location: String,
     /// Whether the place can be read again.
     pub(super) can_be_reread: bool,
+    /// They are not of the file at that place, but of the keyring item that stands for it.
+    pub(super) is_in_keyring: bool,
 }
 
 impl ToolStores {
@@ -76,26 +78,24 @@ impl ToolStores {
     ) -> Result<FoundCredential, ToolStoreError> {
         let entries = read(tool, &bytes.bytes)?;
         let ToolAccount { id, provider, credential: content } = select_account(entries, account)?;
-        let mut foreign = content.map_err(|trouble| match id.is_empty() {
+        let foreign = content.map_err(|trouble| match id.is_empty() {
             true => trouble,
             false => ToolStoreError { message: format!("{id}: {}", trouble.message), ..trouble },
         })?;
-        if tool == Tool::Claude && bytes.can_be_reread {
-            foreign.identity = claude_account(Path::new(&bytes.location)).merged_with(foreign.identity);
-        }
+        let foreign = with_account(tool, bytes, foreign);
         let origin = ImportSource {
             tool: tool.info().name.to_owned(),
             location: (bytes.can_be_reread && tool.info().is_readable_unattended).then(|| bytes.location.clone()),
             account: (!id.is_empty()).then_some(id),
             identity: foreign.identity.clone(),
             provider: lasting_provider(tool, provider.as_deref()),
-            is_in_keyring: tool == Tool::Codex && bytes.can_be_reread && !Path::new(&bytes.location).exists(),
+            is_in_keyring: bytes.is_in_keyring,
         };
         Ok(FoundCredential { credential: foreign, origin, provider })
     }
 
     /// Where a tool keeps its store, if that is a file that can be read.
-    fn default_path(&self, tool: Tool) -> Option<PathBuf> {
+    pub(super) fn default_path(&self, tool: Tool) -> Option<PathBuf> {
         let homes = &self.dirs;
         let below = |dir: &Option<PathBuf>, name: &str| dir.as_ref().map(|dir| dir.join(name));
         match tool {
@@ -120,25 +120,45 @@ impl ToolStores {
     /// Whether the store that a credential came from has its access token alone, so that the tool refreshes nothing.
     pub fn is_fed(&self, origin: &ImportSource, within: &str) -> bool {
         let Some((tool, place)) = Tool::from_name(&origin.tool).zip(origin.location.as_ref()) else { return false };
-        let bytes = self.read_bytes(tool, Path::new(place), within).ok().flatten();
-        bytes.is_some_and(|bytes| {
-            account_in(tool, &bytes, origin).is_err_and(|trouble| trouble == ToolStoreError::fed())
+        let store = self.read_store(tool, Path::new(place), within, origin.is_in_keyring).ok().flatten();
+        store.is_some_and(|store| {
+            account_in(tool, &store.bytes, origin).is_err_and(|trouble| trouble == ToolStoreError::fed())
         })
     }
 
     /// Reads the store at a place. `within`: the profile that it is read for.
     fn read_at(&self, tool: Tool, place: &Path, within: &str) -> Result<StoreBytes, Failure> {
-        let name = place.display().to_string();
-        // A stream of this process, whatever it is connected to.
-        let can_be_reread = !["/dev", "/proc"].iter().any(|dir| place.starts_with(dir));
-        match self.read_bytes(tool, place, within) {
-            Ok(Some(bytes)) => Ok(StoreBytes { bytes, location: name, can_be_reread }),
-            Ok(None) => Err(missing_store(tool, place).to_failure(tool.info().name, &name)),
-            Err(trouble) => Err(trouble.to_failure(tool.info().name, &name)),
-        }
+        let found = self.read_store(tool, place, within, false);
+        let found = found.and_then(|found| found.ok_or_else(|| missing_store(tool, place)));
+        found.map_err(|trouble| trouble.to_failure(tool.info().name, &place.display().to_string()))
     }
 
-    /// `None`: there is no store at that place.
+    /// The store at a place, or the keyring item that a tool keeps instead of that file. `None`: there is neither.
+    /// `was_in_keyring`: it was found in the keyring before.
+    pub(super) fn read_store(
+        &self,
+        tool: Tool,
+        place: &Path,
+        within: &str,
+        was_in_keyring: bool,
+    ) -> Result<Option<StoreBytes>, ToolStoreError> {
+        // A stream of this process, whatever it is connected to.
+        let can_be_reread = !["/dev", "/proc"].iter().any(|dir| place.starts_with(dir));
+        let location = place.display().to_string();
+        let (bytes, is_in_keyring) = match self.read_bytes(tool, place, within)? {
+            None if tool == Tool::Codex => {
+                let without_file = |e: ToolStoreError| ToolStoreError {
+                    message: format!("it does not exist, and {}", e.message),
+                    ..e
+                };
+                (self.codex_in_keyring(place, was_in_keyring).map_err(without_file)?, true)
+            }
+            bytes => (bytes, false),
+        };
+        Ok(bytes.map(|bytes| StoreBytes { bytes, location, can_be_reread, is_in_keyring }))
+    }
+
+    /// `None`: there is no file at that place.
     pub(super) fn read_bytes(
         &self,
         tool: Tool,
@@ -148,38 +168,47 @@ impl ToolStores {
         match tool {
             Tool::OpenClaw => openclaw_database::read(place, within),
             Tool::Pizauth if place == Path::new(PIZAUTH_DUMP) => pizauth_dump(within),
-            Tool::Codex => match from_file(place) {
-                Ok(None) => self.codex_in_keyring(place),
-                read => read,
-            },
-            Tool::CliProxy | Tool::McpRemote if place.is_dir() => files::read_directory(place, None),
+            Tool::CliProxy if place.is_dir() => files::read_directory(place, None, true),
+            Tool::McpRemote if place.is_dir() => files::read_directory(place, None, false),
             Tool::McpRemote => files::read_mcp_remote_file(place),
             _ => from_file(place),
         }
     }
 
     /// With `cli_auth_credentials_store = "keyring"` Codex keeps the content of `auth.json` in a keyring item, whose
-    /// name depends on its home directory.
-    fn codex_in_keyring(&self, file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
-        let Some(Ok(home)) = file.parent().map(Path::canonicalize) else { return Ok(None) };
+    /// name depends on its home directory. `is_expected`: it was there before.
+    pub(super) fn codex_in_keyring(
+        &self,
+        file: &Path,
+        is_expected: bool,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, ToolStoreError> {
+        let Some(home) = file.parent() else { return Ok(None) };
+        let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
         let digest = Sha256::digest(home.as_os_str().as_encoded_bytes());
         let item = KeyringItem { service: "Codex Auth".into(), user: format!("cli|{}", hex::encode(&digest[..8])) };
         match self.keyring.read(&item) {
             Ok(found) => Ok(found.map(|found| Zeroizing::new(found.value.as_bytes().to_vec()))),
             Err(e) => match e.cause() {
-                // Without a keyring there is no item either, unless Codex is told to use one: another session may have it.
+                // Without a keyring there is no item either, unless Codex may use one: another session may have it.
                 KeyringError::NoBus | KeyringError::NoService | KeyringError::NoCollection
-                    if !files::uses_keyring(&home) =>
+                    if !is_expected && !files::uses_keyring(&home) =>
                 {
                     Ok(None)
                 }
-                _ => {
-                    let message = format!("it does not exist, and the keyring cannot be read: {e}");
-                    Err(ToolStoreError::new(message, e.hint()))
-                }
+                _ => Err(ToolStoreError::new(format!("the keyring cannot be read: {e}"), e.hint())),
             },
         }
     }
+}
+
+/// A credential of a store with what is known of it from elsewhere.
+pub(super) fn with_account(tool: Tool, store: &StoreBytes, found: ExternalCredential) -> ExternalCredential {
+    let found = ExternalCredential { is_in_keyring: store.is_in_keyring, ..found };
+    if tool != Tool::Claude || !store.can_be_reread {
+        return found;
+    }
+    let (account, account_file) = claude::account(Path::new(&store.location));
+    ExternalCredential { identity: account.merged_with(found.identity), account_file, ..found }
 }
 
 fn account_in(tool: Tool, bytes: &[u8], origin: &ImportSource) -> Result<ExternalCredential, ToolStoreError> {
@@ -211,18 +240,6 @@ pub(super) fn read(tool: Tool, bytes: &[u8]) -> Result<Vec<ToolAccount>, ToolSto
         Tool::GhHosts => config_files::gh_hosts(bytes),
     };
     entries.map(with_unique_names)
-}
-
-/// The account that Claude Code is signed in to: it is in `.claude.json`, in the same directory if that was configured,
-/// else beside it. Where both exist and differ, nothing is known.
-fn claude_account(store: &Path) -> AccountIdentity {
-    let Some(dir) = store.parent() else { return AccountIdentity::default() };
-    let beside = dir.parent().filter(|_| dir.ends_with(".claude"));
-    let read = |dir: &Path| json::claude_account(&from_file(&dir.join(".claude.json")).ok()??);
-    match (read(dir), beside.and_then(read)) {
-        (Some(within), Some(beside)) if within != beside => AccountIdentity::default(),
-        (within, beside) => within.or(beside).unwrap_or_default(),
-    }
 }
 
 /// Of OpenClaw's stores the first that is there, or where it would be.
@@ -265,7 +282,7 @@ fn from_stdin(tool: Tool) -> Result<StoreBytes, Failure> {
     let mut bytes = Zeroizing::new(Vec::new());
     let place = "standard input".to_owned();
     match std::io::stdin().lock().take(MAX_STORE_BYTES).read_to_end(&mut bytes) {
-        Ok(_) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
+        Ok(_) => Ok(StoreBytes { bytes, location: place, can_be_reread: false, is_in_keyring: false }),
         Err(e) => Err(unreadable_error(&e).to_failure(tool.info().name, &place)),
     }
 }
@@ -305,7 +322,7 @@ fn read_by_tool(tool: Tool, selector: &Selector) -> Result<StoreBytes, Failure> 
             let hint = format!("try it yourself: {place}");
             Err(ToolStoreError::new("it printed nothing", hint).to_failure(name, &place))
         }
-        Ok(bytes) => Ok(StoreBytes { bytes, location: place, can_be_reread: false }),
+        Ok(bytes) => Ok(StoreBytes { bytes, location: place, can_be_reread: false, is_in_keyring: false }),
         Err(e) => {
             let hint = format!("or sign in separately from {name}: keepalive login");
             Err(ToolStoreError::new(e.to_string(), hint).to_failure(name, &place))

@@ -195,8 +195,7 @@ impl ToolInfo {
     }
 
     fn sign_out_command(&self, origin: &ImportSource) -> String {
-        let is_no_file = origin.location.as_ref().is_some_and(|place| !Path::new(place).exists());
-        if self.tool == Tool::Codex && is_no_file {
+        if self.tool == Tool::Codex && origin.is_in_keyring {
             return "remove the item \"Codex Auth\" from the keyring".into();
         }
         let place = origin.location.as_deref().unwrap_or("its store");

@@ -198,6 +198,7 @@ error_kinds! {
     NoRevocationEndpoint, "no_revocation_endpoint", Logout, "The provider has no revocation endpoint (RFC 7009); the credential was only deleted here.";
     RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such tokens; the credential was only deleted here.";
     Unknown, "unknown", Logout, "The reason is unknown.";
+    Mirror, "mirror", TryAgain, "A mirror was not written: its file was changed by another program, or cannot be written. The refresh itself is not affected.";
     Input, "input", Other, "The input of an import, or what was pasted into a login, cannot be read or is not what is needed.";
     Declined, "declined", Other, "A question was answered with no; nothing was changed.";
     Service, "service", Other, "The service cannot be installed, removed or examined; the message says why.";
@@ -207,6 +208,8 @@ error_kinds! {
     Signals, "signals", Other, "Signal handlers cannot be installed.";
     Broken, "broken", Other, "Internal error; refreshes in progress were completed. Restart the daemon and report the error.";
     Json, "json", Other, "The result cannot be written as JSON.";
+    Format, "format", Other, "The token cannot be given in the form that was asked for, or there is none of that kind.";
+    Exec, "exec", Other, "The command of `keepalive exec` cannot be run: not found (127), or not executable (126).";
     Rehearsal, "rehearsal", Other, "The rehearsal found a fault on this machine.";
     Usage, "usage", CommandLine, "The command line is invalid; the message says why.";
     Clock, "clock", Doctor, "The clock is wrong.";

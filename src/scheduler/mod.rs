@@ -436,6 +436,8 @@ mod tests {
                 margin: crate::credential::freshness::Margin::Fixed(S(60)),
                 schedule: None,
                 follow: false,
+                consumers: crate::profile::ConsumerSettings::default(),
+                mirrors: Vec::new(),
             }));
             scheduler.scheduled.insert(name, entry);
         }

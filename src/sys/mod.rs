@@ -5,6 +5,7 @@ pub mod clock;
 pub mod durable;
 pub mod file_place;
 pub mod file_watch;
+pub mod foreground;
 pub mod journal;
 pub mod lock_holder;
 pub mod lockfile;

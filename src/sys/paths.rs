@@ -17,6 +17,12 @@ pub const PARENT: &str = "KEEPALIVE_PARENT";
 pub const LOG: &str = "KEEPALIVE_LOG";
 /// Set by the completion script of a shell: the name of that shell.
 pub const COMPLETE: &str = "KEEPALIVE_COMPLETE";
+/// Set for the command of `exec`, and named by `token --format env`: the access token, unless another name is asked for.
+pub const TOKEN: &str = "KEEPALIVE_ACCESS_TOKEN";
+/// Set for the command of `exec`: the profile of its token.
+pub const PROFILE: &str = "KEEPALIVE_PROFILE";
+/// Set for the command of `exec`: when its token expires.
+pub const EXPIRES_AT: &str = "KEEPALIVE_EXPIRES_AT";
 /// Where systemd puts a unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -145,6 +151,16 @@ fn own_places(config: &Path, state: &Path, home: Option<&Path>) -> Vec<(&'static
 /// The value of the environment variable that a user named in the configuration, for example for a client secret.
 pub fn user_variable(variable: &str) -> Option<String> {
     text(variable)
+}
+
+/// What kubectl tells a program that it runs for a token: an ExecCredential, as JSON.
+pub fn kubernetes_exec_info() -> Option<String> {
+    text("KUBERNETES_EXEC_INFO")
+}
+
+/// The name that this program was called by, and its arguments.
+pub fn arguments() -> Vec<OsString> {
+    std::env::args_os().collect()
 }
 
 /// What systemd says of the stream that standard output and error were connected to: device and inode, as `8:1234`.

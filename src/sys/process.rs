@@ -2,25 +2,65 @@
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::{paths, threads};
 
+/// What [`harden`] changed, as it was before.
+#[cfg(unix)]
+struct Softness {
+    umask: rustix::fs::Mode,
+    #[cfg(target_os = "linux")]
+    core: rustix::process::Rlimit,
+    #[cfg(target_os = "linux")]
+    dumpable: Option<rustix::process::DumpableBehavior>,
+}
+
+#[cfg(unix)]
+static BEFORE: OnceLock<Softness> = OnceLock::new();
+
 /// Keeps secrets inside this process: no core dump, no debugger of the same user, and files that only this user can
-/// read, whatever the umask was.
+/// read, whatever the umask was. The hard limit of core dumps stays, since only root could put it back.
 pub fn harden() {
     #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let (core, dumpable) = {
+        use rustix::process::{DumpableBehavior, Resource, Rlimit};
+        use rustix::process::{dumpable_behavior, getrlimit, set_dumpable_behavior, setrlimit};
+        let before = (getrlimit(Resource::Core), dumpable_behavior().ok());
         // Best effort: a sandbox that forbids these calls forbids dumps as well.
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    }
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: before.0.maximum });
+        before
+    };
     #[cfg(unix)]
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    {
+        let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let _first = BEFORE.set(Softness {
+            umask,
+            #[cfg(target_os = "linux")]
+            core,
+            #[cfg(target_os = "linux")]
+            dumpable,
+        });
+    }
+}
+
+/// Puts back what [`harden`] changed, for a program of the user that takes the place of this process or is started by it.
+pub fn soften() {
+    #[cfg(unix)]
+    if let Some(before) = BEFORE.get() {
+        rustix::process::umask(before.umask);
+        #[cfg(target_os = "linux")]
+        {
+            let _ = rustix::process::setrlimit(rustix::process::Resource::Core, before.core);
+            if let Some(dumpable) = before.dumpable {
+                let _ = rustix::process::set_dumpable_behavior(dumpable);
+            }
+        }
+    }
 }
 
 /// Raises the limit of open files to `wanted` if it is lower, as far as the system allows. Best effort: with fewer, fewer

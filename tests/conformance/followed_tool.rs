@@ -7,7 +7,7 @@ use keepalive::clock::Timestamp;
 use keepalive::credential::external::{AccountIdentity, ExternalCredential, ImportSource};
 use keepalive::credential::token_response;
 use keepalive::credential::token_response::ParsedResponse;
-use keepalive::engine::refresh::followed_stores::{FollowedStores, StoreContent, ToolFacts};
+use keepalive::engine::refresh::followed_stores::{FollowedStores, OtherEntry, StoreContent, ToolFacts};
 use keepalive::engine::status;
 use keepalive::engine::status::StatusPolicy;
 use keepalive::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState, Publication};
@@ -19,9 +19,10 @@ use super::support::other_tool;
 use super::support::token_family::RotationMode;
 use super::world::{ACCESS_LIFETIME, HookPoint, World};
 
-/// A tool's store in memory: what it holds, and whose that is; or why it cannot be read.
+/// A tool's store in memory: what it holds, and whose that is; or why it cannot be read. And its entries in other places,
+/// which are seen once.
 #[derive(Clone, Default)]
-struct FakeTool(Arc<Mutex<ToolContents>>);
+struct FakeTool(Arc<Mutex<ToolContents>>, Arc<Mutex<Vec<OtherEntry>>>);
 
 #[derive(Clone, Default)]
 enum ToolContents {
@@ -38,6 +39,10 @@ enum ToolContents {
 impl FollowedStores for FakeTool {
     fn about(&self, _: &ImportSource) -> ToolFacts {
         ToolFacts { is_refreshing: true, sign_out: "rm auth.json".into() }
+    }
+
+    fn all_entries(&self, _: &ImportSource, _: &str) -> Vec<OtherEntry> {
+        self.1.lock().unwrap().drain(..).collect()
     }
 
     fn read(&self, origin: &ImportSource, within: &str) -> Result<StoreContent, Failure> {
@@ -447,6 +452,10 @@ struct RacingTool {
 impl FollowedStores for RacingTool {
     fn about(&self, origin: &ImportSource) -> ToolFacts {
         self.tool.about(origin)
+    }
+
+    fn all_entries(&self, origin: &ImportSource, within: &str) -> Vec<OtherEntry> {
+        self.tool.all_entries(origin, within)
     }
 
     fn read(&self, origin: &ImportSource, within: &str) -> Result<StoreContent, Failure> {

@@ -129,7 +129,8 @@ fn sample_configuration_is_valid_and_shows_every_key() {
     let example = format!("\n{}", example());
     let is_shown = |key: &String| {
         let lines = ["\n", "\n# ", "{ "].iter().any(|start| example.contains(&format!("{start}{key} = ")));
-        lines || [']', '.'].iter().any(|end| example.contains(&format!("\n[{key}{end}")))
+        let is_list = example.contains(&format!(".{key}]]\n"));
+        lines || is_list || [']', '.'].iter().any(|end| example.contains(&format!("\n[{key}{end}")))
     };
     let missing: Vec<_> = keys().into_iter().filter(|key| !is_shown(key)).collect();
     assert!(missing.is_empty(), "the sample lacks {missing:?}");

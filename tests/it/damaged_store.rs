@@ -158,7 +158,7 @@ fn unreadable_store_directory_is_reported_with_a_remedy() {
     std::fs::write(&profiles, "").unwrap();
     for arguments in [&["status"][..], &["status", "-p", "demo"], &["refresh"], &["token", "demo"]] {
         let run = sandbox.keepalive(arguments).exits(69).says("cannot read");
-        run.says("hint: check free space and permissions in");
+        run.says("check free space and permissions in");
     }
 }
 

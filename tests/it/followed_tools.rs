@@ -1,6 +1,7 @@
 //! Tools that are followed: when their stores count as signed out, and when they cannot be followed at all.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -23,13 +24,18 @@ fn refresh(sandbox: &Sandbox) -> Run {
 /// One sign-in in the shape that OpenClaw, opencode and pi write.
 fn oauth(answer: &Value, account: &str) -> Value {
     json!({"type": "oauth", "provider": "acme", "access": answer["access_token"],
-        "refresh": answer["refresh_token"], "expires": (now() + 600) * 1000, "accountId": account})
+        "refresh": answer["refresh_token"], "expires": ends(answer) * 1000, "accountId": account})
+}
+
+/// When an access token ends, in seconds.
+fn ends(answer: &Value) -> u64 {
+    now() + answer["expires_in"].as_u64().unwrap()
 }
 
 /// One sign-in with the names of RFC 6749.
 fn plain(answer: &Value, account: &str) -> Value {
     json!({"type": "acme", "access_token": answer["access_token"], "refresh_token": answer["refresh_token"],
-        "expired": now() + 600, "account_id": account})
+        "expired": ends(answer), "account_id": account})
 }
 
 /// A tool's store with one entry under a name.
@@ -60,7 +66,7 @@ const SHAPES: [Shape; 5] = [
         content: |name, answer, account| {
             json!({"credential_pool": {"acme": [{"label": name, "id": name,
             "access_token": answer["access_token"], "refresh_token": answer["refresh_token"],
-            "account_id": account}]}})
+            "account_id": account, "expires_at": ends(answer)}]}})
         },
         name: |name| Some(format!("acme/{name}")),
     },
@@ -75,7 +81,7 @@ const SHAPES: [Shape; 5] = [
         file: |_| "grok.json".into(),
         content: |name, answer, account| {
             json!({name: {"key": answer["access_token"], "user_id": account,
-            "refresh_token": answer["refresh_token"], "expires_at": now() + 600}})
+            "refresh_token": answer["refresh_token"], "expires_at": ends(answer)}})
         },
         name: |name| Some(name.to_owned()),
     },
@@ -94,6 +100,17 @@ impl Shape {
         write(&self.path(sandbox, name), (self.content)(name, answer, account).to_string());
     }
 
+    /// Writes the store with two entries.
+    fn write_both(&self, sandbox: &Sandbox, mine: &Value, work: &Value) {
+        let (a, b) = ((self.content)("mine", mine, "ada"), (self.content)("work", work, "ada"));
+        match self.path(sandbox, "mine") == self.path(sandbox, "work") {
+            true => write(&self.path(sandbox, "mine"), merged(a, b).to_string()),
+            false => [("mine", a), ("work", b)].iter().for_each(|(name, of)| {
+                write(&self.path(sandbox, name), of.to_string());
+            }),
+        }
+    }
+
     /// A profile that follows the entry `mine`.
     fn followed(&self, server: &AuthServer) -> (Sandbox, Value) {
         let (sandbox, answer) = (follow(server), server.mint());
@@ -106,6 +123,94 @@ impl Shape {
         sandbox.keepalive(&import.into_iter().chain(account).collect::<Vec<_>>()).exits(0);
         (sandbox, answer)
     }
+}
+
+/// Two values of one form as one: members and items of both.
+fn merged(a: Value, b: Value) -> Value {
+    match (a, b) {
+        (Value::Object(mut a), Value::Object(b)) => {
+            for (name, more) in b {
+                let one = a.remove(&name);
+                a.insert(name, one.map_or(more.clone(), |one| merged(one, more)));
+            }
+            Value::Object(a)
+        }
+        (Value::Array(a), Value::Array(b)) => a.into_iter().chain(b).collect(),
+        (a, _) => a,
+    }
+}
+
+/// Rule 39. What was lost: the family, when a tool had the spent token in one entry, and the live one in another.
+#[test]
+fn live_token_beside_a_consumed_copy_is_never_sent() {
+    for shape in &SHAPES {
+        let server = AuthServer::start(RotationMode::Strict);
+        let (sandbox, answer) = shape.followed(&server);
+        let mut newer = other_tool::refresh(&server, other_tool::token(&answer));
+        newer["expires_in"] = json!(9000);
+        shape.write(&sandbox, "mine", &newer, "ada");
+        refresh(&sandbox).exits(0).says("adopted generation 2");
+        shape.write_both(&sandbox, &answer, &newer);
+        let error = refresh(&sandbox).exits(75).result()["error"].clone();
+        assert_eq!(error["kind"], "tool_first", "{}: {error}", shape.tool);
+        assert!(copies(&sandbox).contains("still has a copy"), "{}: {}", shape.tool, copies(&sandbox));
+        // The copy alone stands for no one.
+        shape.write(&sandbox, "mine", &answer, "ada");
+        refresh(&sandbox).exits(0);
+        let counts = server.counts();
+        assert_eq!((counts.refresh_ok, counts.presented_again, counts.families_revoked), (2, 0, 0), "{}", shape.tool);
+    }
+}
+
+/// Rule 39. What was lost: the profile, which waited for good because a second account had got the name of its entry.
+#[test]
+fn our_account_is_found_among_entries_of_one_name() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let hermes = SHAPES.iter().find(|shape| shape.tool == "hermes").unwrap();
+    let (sandbox, answer) = hermes.followed(&server);
+    let entry = |id: &str, answer: &Value, account: &str| {
+        let mut content = (hermes.content)("mine", answer, account)["credential_pool"]["acme"][0].clone();
+        content["id"] = json!(id);
+        content
+    };
+    let pool = |entries: Value| {
+        let file = json!({"credential_pool": {"acme": entries}}).to_string();
+        write(&hermes.path(&sandbox, "mine"), file);
+    };
+    let bob = entry("b", &server.mint(), "bob");
+    pool(json!([bob, entry("a", &answer, "ada")]));
+    assert_eq!(refresh(&sandbox).exits(75).result()["error"]["kind"], "tool_first");
+    let mut newer = other_tool::refresh(&server, other_tool::token(&answer));
+    newer["expires_in"] = json!(9000);
+    pool(json!([bob, entry("a", &newer, "ada")]));
+    refresh(&sandbox).exits(0).says("adopted generation 2");
+    assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
+}
+
+/// Rule 39. What was lost: the family, when the tool's directory was moved and its environment named the new one.
+#[test]
+fn moved_directory_of_a_tool_is_never_raced() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (mut sandbox, file, _) = codex(&server, "[profile.openai]\nfollow = true");
+    sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
+    std::fs::rename(file.parent().unwrap(), sandbox.path("home/elsewhere")).unwrap();
+    let elsewhere = sandbox.path("home/elsewhere");
+    sandbox.set_env("CODEX_HOME", elsewhere.to_str().unwrap());
+    let force = ["--json", "refresh", "-p", "openai", "--force"];
+    let error = sandbox.keepalive(&force).exits(75).result()["error"].clone();
+    assert_eq!(error["kind"], "tool_first", "{error}");
+    assert!(error["message"].as_str().unwrap().contains(elsewhere.to_str().unwrap()), "{error}");
+    // Where it is on a disk that is not there, nothing is known.
+    let disk = sandbox.path("home/disk");
+    std::os::unix::fs::symlink("/nowhere", &disk).unwrap();
+    sandbox.set_env("CODEX_HOME", disk.join("codex").to_str().unwrap());
+    assert_eq!(sandbox.keepalive(&force).exits(75).result()["error"]["kind"], "source");
+    assert_eq!(server.counts().refresh_requests, 0);
+    // Another account is there.
+    sandbox.set_env("CODEX_HOME", elsewhere.to_str().unwrap());
+    write(&elsewhere.join("auth.json"), codex_store(&server.mint(), "bob").to_string());
+    sandbox.keepalive(&force).exits(0).says("goes on alone");
+    assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (1, 0));
 }
 
 /// Rule 39. What was lost: the family, when the tool replayed the token that keepalive had spent.
@@ -196,8 +301,86 @@ fn encrypted_store_of_a_tool_is_unknown_and_not_signed_out() {
 
 fn claude(sandbox: &Sandbox, answer: &Value) {
     let tokens = json!({"accessToken": answer["access_token"], "refreshToken": answer["refresh_token"],
-        "expiresAt": (now() + 600) * 1000});
+        "expiresAt": ends(answer) * 1000});
     write(&sandbox.path("home/.claude/.credentials.json"), json!({"claudeAiOauth": tokens}).to_string());
+}
+
+/// The account of Claude Code, and how long ago it was written; as [`claude`] for the tokens.
+fn claude_account(sandbox: &Sandbox, name: &str, age: u64) {
+    let file = sandbox.path("home/.claude.json");
+    write(&file, json!({"oauthAccount": {"accountUuid": name, "emailAddress": format!("{name}@x")}}).to_string());
+    set_age(&file, age);
+}
+
+fn set_age(file: &Path, age: u64) {
+    let at = SystemTime::now() - Duration::from_secs(age);
+    std::fs::File::options().append(true).open(file).unwrap().set_modified(at).unwrap();
+}
+
+/// Rule 39. What was lost: an access token of bob, handed out as ada's.
+#[test]
+fn tokens_before_their_account_is_named_are_not_adopted() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, answer) = (follow(&server), server.mint());
+    let tokens = sandbox.path("home/.claude/.credentials.json");
+    let signs_in = |answer: &Value, age: u64| {
+        claude(&sandbox, answer);
+        set_age(&tokens, age);
+    };
+    claude_account(&sandbox, "ada", 300);
+    signs_in(&answer, 200);
+    sandbox.keepalive(&["import", "p", "--provider", "acme", "--from", "claude"]).exits(0);
+    assert_eq!(refresh(&sandbox).exits(75).result()["error"]["kind"], "tool_first");
+    let mut of_bob = server.mint();
+    of_bob["expires_in"] = json!(9000);
+    signs_in(&of_bob, 1);
+    assert_eq!(refresh(&sandbox).exits(75).result()["error"]["kind"], "source");
+    claude_account(&sandbox, "bob", 0);
+    assert_eq!(refresh(&sandbox).exits(78).result()["error"]["kind"], "conflict");
+    let handed_out = sandbox.keepalive(&["token", "p"]).exits(0).stdout;
+    assert_eq!(handed_out.trim(), answer["access_token"].as_str().unwrap());
+    // Refreshed by the tool, which names the account again, or has named no other one for a while.
+    let mut rotated = other_tool::refresh(&server, other_tool::token(&answer));
+    for (expires, age, account_age) in [(9000, 10, 5), (19000, 60, 200)] {
+        rotated = match expires {
+            9000 => rotated,
+            _ => other_tool::refresh(&server, other_tool::token(&rotated)),
+        };
+        rotated["expires_in"] = json!(expires);
+        signs_in(&rotated, age);
+        claude_account(&sandbox, "ada", account_age);
+        refresh(&sandbox).exits(0).says("adopted generation");
+    }
+    assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (2, 0));
+}
+
+/// Rule 39. What was lost: an access token of bob, which was imported as ada's and handed out for ever.
+#[test]
+fn token_that_the_tool_names_for_another_is_not_handed_out() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, answer) = (follow(&server), server.mint());
+    let tokens = sandbox.path("home/.claude/.credentials.json");
+    let import = ["import", "p", "--provider", "acme", "--from", "claude"];
+    claude_account(&sandbox, "ada", 300);
+    claude(&sandbox, &answer);
+    sandbox.keepalive(&import).exits(0);
+    // The account is written first, and the tokens may follow in a moment.
+    claude_account(&sandbox, "bob", 0);
+    assert_eq!(refresh(&sandbox).exits(75).result()["error"]["kind"], "tool_first");
+    sandbox.keepalive(&["token", "p"]).exits(0);
+    claude_account(&sandbox, "bob", 100);
+    set_age(&tokens, 200);
+    let error = refresh(&sandbox).exits(78).result()["error"].clone();
+    assert_eq!(error["kind"], "conflict", "{error}");
+    sandbox.keepalive(&["token", "p"]).exits(78).says("names another account");
+    // A sign-out of the tool does not change whose token it is.
+    std::fs::remove_file(&tokens).unwrap();
+    assert_eq!(refresh(&sandbox).exits(78).result()["error"]["kind"], "conflict");
+    // A person agrees.
+    claude(&sandbox, &answer);
+    sandbox.keepalive(&[&import[..], &["--replace"]].concat()).exits(0);
+    sandbox.keepalive(&["token", "p"]).exits(0);
+    assert_eq!(server.counts().refresh_requests, 0);
 }
 
 /// Rule 39. What was lost: the family, because the tool's token could never be adopted.

@@ -445,6 +445,34 @@ fn followed_database_of_an_unknown_form_stops_the_send() {
     assert_eq!((server.counts().refresh_ok, server.counts().presented_again), (1, 0));
 }
 
+/// Rule 39. What was lost: the family of OpenClaw, whose row was deleted in a transaction that it took back.
+#[ignore = "needs sqlite3; contrib/test runs it"]
+#[test]
+fn openclaw_database_in_a_transaction_stops_the_send() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = sandbox(&server, "xai", "[profile.claw]\nprovider = \"xai\"\nfollow = true");
+    let database = openclaw(&sandbox, &xai(&server.mint(), now() + 600));
+    sandbox.keepalive(&["import", "claw", "--from", "openclaw"]).exits(0);
+    let mut gateway =
+        Command::new("sqlite3").arg(&database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = gateway.stdin.take().unwrap();
+    // The small cache makes it write what is not committed.
+    let delete = "PRAGMA journal_mode=DELETE; PRAGMA cache_size=1; BEGIN EXCLUSIVE; DELETE FROM config_machine_state; \
+                  CREATE TABLE j(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<400) \
+                  INSERT INTO j SELECT randomblob(3000) FROM n; SELECT 'done';";
+    writeln!(input, "{delete}").unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(gateway.stdout.take().unwrap()));
+    while lines.next().unwrap().unwrap() != "done" {}
+    assert!(std::fs::metadata(database.with_extension("sqlite-journal")).unwrap().len() > 0);
+    let refresh = || sandbox.keepalive(&["--json", "refresh", "-p", "claw", "--force"]);
+    assert_eq!(refresh().exits(75).result()["error"]["kind"], "source");
+    writeln!(input, "ROLLBACK;").unwrap();
+    drop(input);
+    gateway.wait().unwrap();
+    assert_eq!(refresh().exits(75).result()["error"]["kind"], "tool_first");
+    assert_eq!(server.counts().refresh_requests, 0);
+}
+
 /// Rule 39.
 #[ignore = "needs sqlite3; contrib/test runs it"]
 #[test]

@@ -203,7 +203,7 @@ fn deferred_refresh_says_nothing_is_lost_and_when_to_retry() {
         let run = sandbox.keepalive(&["token", "demo"]);
         (run.status != 0).then_some(run)
     });
-    let told = run.exits(75).says("error: demo: acme returned 429 slow").says(&format!("hint: {hint}"));
+    let told = run.exits(75).says("error: demo: acme returned 429 slow").says(&format!("; {hint}"));
     assert!(told.stdout.is_empty());
     let _daemon = sandbox.daemon();
     sandbox.keepalive(&["token", "demo"]).exits(75).says("error: demo: acme returned 429").says(&hint);

@@ -9,10 +9,11 @@ use std::process::Command;
 use super::support::root;
 
 /// The layer of each part; a part may use its own layer and those below, and independent parts never use each other.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 22] = [
     ("clock", 0),
     ("credential", 0),
     ("events", 0),
+    ("hosts", 0),
     ("outcome", 0),
     ("profile", 0),
     ("schedule", 0),
@@ -23,6 +24,7 @@ const LAYERS: [(&str, u8); 20] = [
     ("store", 3),
     ("import_sources", 4),
     ("engine", 4),
+    ("mirror", 4),
     ("signin", 4),
     ("broker", 5),
     ("scheduler", 5),

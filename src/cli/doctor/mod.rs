@@ -3,6 +3,7 @@
 mod clock_and_daemon;
 mod configuration;
 mod finding;
+mod mirrors;
 mod profiles;
 mod providers;
 mod store;
@@ -48,6 +49,7 @@ const CHECKS: &[Check] = &[
     clock_and_daemon::check_daemon,
     profiles::check,
     tool_copies::check,
+    mirrors::check,
     providers::check,
 ];
 

@@ -26,46 +26,49 @@ fn warn(text: String, hint: String) -> Finding {
     Finding::warning("copy", text, &hint)
 }
 
-/// What the store that a profile came from holds; `Err`: what is to be said if it holds nothing, or cannot be read.
-/// `holder`: which of the tool's other entries holds the same token.
+/// What the tool that a profile came from holds; `Err`: what is to be said if it holds nothing, or cannot be read.
+/// `holder`: which of its entries holds our token. `is_consumed`: whether that is consumed which a credential has.
 fn read_copy(
     shelf: &ToolStores,
     name: &ProfileName,
     origin: &ImportSource,
     profile: &Profile,
     holder: impl Fn(Vec<OtherEntry>) -> Holder,
+    is_consumed: impl Fn(&ExternalCredential) -> bool,
 ) -> Result<Box<ExternalCredential>, Finding> {
     let is_followed = profile.follow;
-    match shelf.read(origin, name.as_str()) {
-        Ok(StoreContent::Credential(foreign)) => Ok(foreign),
-        Ok(StoreContent::OtherEntries { why, entries }) => match holder(entries) {
-            Holder::Ours(entry) => Err(warn(
-                format!("{name}: {} still has a copy of the refresh token, in {entry}", origin.tool),
-                format!(
-                    "import it again, so that this entry is known: {} --replace",
-                    entry.origin(origin).import_command(name.as_str())
-                ),
-            )),
-            Holder::SameAccount(foreign) => Ok(foreign),
-            Holder::Unknown(entry) if is_followed && profile.provider.policy.rotates() => {
-                let failure = unknown_holder(origin, &why, &entry, name.as_str());
-                Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()))
-            }
-            Holder::Unknown(_) | Holder::None if is_followed => {
-                Err(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)))
-            }
-            Holder::Unknown(_) | Holder::None => {
-                Err(good(format!("{name}: {origin} has no copy of the refresh token")))
-            }
-        },
-        Ok(StoreContent::SignedOut(_)) if shelf.is_fed(origin, name.as_str()) => {
+    let found = shelf.read(origin, name.as_str());
+    let why = match &found {
+        Ok(StoreContent::Credential(external)) if is_consumed(external) => format!("{origin} has a consumed token"),
+        Ok(StoreContent::SignedOut(why)) => why.clone(),
+        Ok(StoreContent::Credential(_)) | Err(_) => String::new(),
+    };
+    let entries = if why.is_empty() { Vec::new() } else { shelf.all_entries(origin, name.as_str()) };
+    let is_only_one = entries.is_empty();
+    match (holder(entries), found) {
+        (Holder::Ours(entry), _) => Err(warn(
+            format!("{name}: {} still has a copy of the refresh token, in {entry}", origin.tool),
+            format!(
+                "import it again, so that this entry is known: {} --replace",
+                entry.origin(origin).import_command(name.as_str())
+            ),
+        )),
+        (Holder::Unknown(entry), _) if is_followed && profile.provider.policy.rotates() => {
+            let failure = unknown_holder(origin, &why, &entry, name.as_str());
+            Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()))
+        }
+        (Holder::SameAccount(external), _) | (_, Ok(StoreContent::Credential(external))) => Ok(external),
+        (_, Ok(StoreContent::SignedOut(_))) if shelf.is_fed(origin, name.as_str()) => {
             Err(good(format!("{name}: {origin} is fed: it has an access token and no refresh token")))
         }
-        Ok(StoreContent::SignedOut(why)) if is_followed => {
+        (_, Ok(StoreContent::SignedOut(why))) if is_followed => {
             Err(good(format!("{name}: {} is signed out ({why}): keepalive goes on alone", origin.tool)))
         }
-        Ok(StoreContent::SignedOut(_)) => Err(good(format!("{name}: {origin} has been removed or signed out"))),
-        Err(failure) => {
+        (_, Ok(StoreContent::SignedOut(_))) if is_only_one => {
+            Err(good(format!("{name}: {origin} has been removed or signed out")))
+        }
+        (_, Ok(StoreContent::SignedOut(_))) => Err(good(format!("{name}: {origin} has no copy of the refresh token"))),
+        (_, Err(failure)) => {
             let failure = failure.with_names(name.as_str(), None);
             Err(warn(format!("{name}: {}", failure.message), failure.hint.unwrap_or_default()))
         }
@@ -89,14 +92,16 @@ fn check_copy(setup: &Setup, name: &ProfileName) -> Option<Finding> {
     let key = setup.store.uuid().and_then(|_| setup.store.keys().load(name.as_str()).ok());
     let ours = OurToken { origin, client_id: &profile.provider.client_id, fingerprint: journal.fingerprint.clone() };
     let holder = |entries| find_holder(setup, &ours, key.as_deref(), entries);
-    let foreign = match read_copy(&shelf, name, origin, &profile, holder) {
+    let fingerprint =
+        |external: &ExternalCredential| Some(key.as_ref()?.fingerprint(external.response.refresh.as_ref()?));
+    let is_consumed = |token: Fingerprint| setup.store.ledger().is_consumed(&token).unwrap_or(false);
+    let foreign = match read_copy(&shelf, name, origin, &profile, holder, |e| fingerprint(e).is_some_and(is_consumed)) {
         Ok(foreign) => foreign,
         Err(finding) => return Some(finding),
     };
-    let key = key.as_ref()?;
-    let theirs = foreign.response.refresh.as_ref().map(|token| key.fingerprint(token))?;
+    let theirs = fingerprint(&foreign)?;
     let is_live = journal.fingerprint.as_ref() == Some(&theirs);
-    let is_spent = setup.store.ledger().is_consumed(&theirs).unwrap_or(false);
+    let is_spent = is_consumed(theirs);
     let waits = profile.follow && profile.provider.policy.rotates();
     let is_over = journal.validity.as_ref().is_some_and(|v| v.remaining(&setup.clock.now()).is_zero());
     if is_live && waits {

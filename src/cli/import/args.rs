@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 use clap_complete::ArgValueCandidates;
 
 use crate::cli::completion;
+use crate::credential::external::ImportSource;
 use crate::import_sources::tools::{TOOLS, Tool};
 use crate::profile::ProfileName;
 
@@ -47,6 +48,24 @@ pub struct ImportArgs {
     /// location; - for standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) file: Option<PathBuf>,
+    /// The tool will be fed, so no one need sign out of it.
+    #[arg(skip)]
+    pub(super) is_for_feed: bool,
+}
+
+impl ImportArgs {
+    /// The import of a sign-in whose tool is fed from then on.
+    pub(in crate::cli) fn for_feed(profile: &ProfileName, tool: Tool, origin: &ImportSource, replace: bool) -> Self {
+        Self {
+            profile: profile.clone(),
+            provider: None,
+            from: Some(tool),
+            account: origin.account.clone(),
+            replace,
+            file: origin.location.as_ref().map(PathBuf::from),
+            is_for_feed: true,
+        }
+    }
 }
 
 /// Reads `--from`.

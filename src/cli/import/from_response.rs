@@ -27,7 +27,7 @@ pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(
         None => setup.profile(&args.profile).map_err(|e| how_to_import(args, e)),
     }
     .and_then(|profile| check_provider_option(args, profile).map_err(config_error))?;
-    let granted = read(args)?;
+    let granted = read(args, out)?;
     let unreadable = granted.expiry.unreadable.clone();
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
@@ -49,8 +49,11 @@ fn bad_input(message: String, hint: &str) -> Outcome {
     Outcome::new(OutcomeKind::ConfigError).with_error(Failure::new(ErrorKind::Input, message).with_hint(hint))
 }
 
-fn read(args: &ImportArgs) -> Result<TokenResponse, Outcome> {
+fn read(args: &ImportArgs, out: &Output) -> Result<TokenResponse, Outcome> {
     let place = args.file.as_ref().map_or("standard input".into(), |f| f.display().to_string());
+    if args.file.is_none() && out.can_ask() {
+        out.prompt("paste the token response, and press Ctrl-D on a line of its own:");
+    }
     let mut bytes = Zeroizing::new(Vec::new());
     let read = match &args.file {
         Some(path) => std::fs::File::open(path).and_then(|f| f.take(MAX_RESPONSE_BYTES).read_to_end(&mut bytes)),

@@ -53,7 +53,9 @@ pub(super) fn import(
             );
         }
     }
-    report_ownership(tool, &origin, &profile, out);
+    if !args.is_for_feed {
+        report_ownership(tool, &origin, &profile, out);
+    }
     Ok((profile.provider.name.clone(), result))
 }
 

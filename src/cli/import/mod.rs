@@ -46,6 +46,16 @@ pub(super) fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Comma
     }
 }
 
+/// The import that comes before a feed.
+pub(super) fn take_over(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(), Outcome> {
+    let Some(tool) = args.from else { return Ok(()) };
+    let imported = from_tool::import(tool, args, setup, out);
+    if imported.as_ref().is_err_and(|outcome| outcome.kind != OutcomeKind::StoreUnavailable) {
+        setup.discard_preparation();
+    }
+    imported.map(drop).map_err(|outcome| with_names(outcome, &setup.store, &args.profile))
+}
+
 /// Runs the import. Returns the provider and the result.
 fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, ImportResult), Outcome> {
     let mut setup = Setup::new(global).map_err(common::config_error)?;
@@ -59,6 +69,7 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
         setup.discard_preparation();
     }
     let imported = imported.map_err(|outcome| with_names(outcome, &setup.store, &args.profile))?;
+    setup.update_mirrors(&args.profile, out);
     Keeper::of(&setup).warn_if_nobody("this", out);
     Ok(imported)
 }

@@ -59,8 +59,8 @@ provider = "xai""#,
             r#"if this is one name with a dot, write [profile."work.mail"]"#,
         ),
         (
-            acme!(r#"source = "me""#),
-            r#"config.toml:4: [provider.acme] unknown key "source""#,
+            acme!(r#"verified = "me""#),
+            r#"config.toml:4: [provider.acme] unknown key "verified""#,
             "keepalive.toml(5) explains the keys of this section",
         ),
         (
@@ -298,7 +298,7 @@ fn bad_urls_are_reported_with_a_hint() {
     check(&[
         (
             acme!(r#"token_endpoint = "login.acme.example/token""#),
-            "config.toml:4: [provider.acme] token_endpoint is not a URL: relative URL without a base",
+            "config.toml:4: [provider.acme] token_endpoint is not a URL: it does not begin with https://",
             r#"write token_endpoint = "https://login.acme.example/token""#,
         ),
         (
@@ -725,6 +725,47 @@ kind = "file"
 key = { keyring = "x" }"#,
             r#"config.toml:3: [store.key] unknown key "keyring""#,
             "the keys allowed here are credential, file and command",
+        ),
+    ]);
+}
+
+#[test]
+fn bad_consumer_settings_are_reported_with_a_hint() {
+    check(&[
+        (
+            "[profile.p]\nprovider = \"xai\"\nhosts = [\"http://git.acme.example\"]",
+            r#"config.toml:3: [profile.p] hosts has "http://git.acme.example", which must be https: http is accepted only for loopback addresses"#,
+            "leave out http://, which means https",
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\nhosts = [\"*.example\"]",
+            r#"config.toml:3: [profile.p] hosts has "*.example", which means too many hosts"#,
+            r#"write two labels or more after *, as in "*.pkg.acme.example""#,
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\nhosts = \"git.acme.example\"",
+            "config.toml:3: [profile.p] hosts must be a list of strings, not a string",
+            r#"write hosts = ["git.acme.example"]"#,
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\ngit_auth = \"digest\"",
+            r#"config.toml:3: [profile.p] git_auth must be "basic" or "bearer", not "digest""#,
+            r#"write git_auth = "basic" or "bearer""#,
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\ndocker_username = \"<token>\"",
+            r#"config.toml:3: [profile.p] docker_username cannot be "<token>": clients then take the token for a refresh token"#,
+            "leave it out, or write the user name that the registry asks for",
+        ),
+        (
+            "[profile.p]\nprovider = \"xai\"\nenv = \"A-B\"",
+            r#"config.toml:3: [profile.p] env must name an environment variable, not "A-B""#,
+            r#"use letters, digits and _, as in env = "ACME_TOKEN""#,
+        ),
+        (
+            acme!("hosts = []"),
+            r#"config.toml:4: [provider.acme] unknown key "hosts""#,
+            r#""hosts" belongs in [profile.NAME]"#,
         ),
     ]);
 }

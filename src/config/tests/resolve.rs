@@ -191,7 +191,7 @@ fn every_example_in_a_hint_is_valid() {
     let examples = keys::PROVIDER.iter().filter(|key| !["client_secret", "client_key"].contains(&key.name));
     let lines: String = examples.map(|key| format!("{} = {}\n", key.name, key.example)).collect();
     assert_eq!(parsed(&format!("[provider.acme]\n{lines}")).providers["acme"].concurrency, 8);
-    let examples = keys::PROFILE.iter().map(|key| format!("{} = {}\n", key.name, key.example));
+    let examples = keys::PROFILE.iter().chain(keys::CONSUMERS).map(|key| format!("{} = {}\n", key.name, key.example));
     parsed(&format!("[profile.p]\n{}", examples.collect::<String>()));
     for section in
         ["client_auth = \"client_secret_basic\"\nclient_secret", "client_auth = \"private_key_jwt\"\nclient_key"]
@@ -203,6 +203,28 @@ fn every_example_in_a_hint_is_valid() {
     for key in keys::STORE_KEY {
         parsed(&format!("[store]\nkind = \"file\"\nkey = {{ {} = {} }}", key.name, key.example));
     }
+}
+
+#[test]
+fn hosts_of_a_profile_replace_those_of_its_provider() {
+    let config = parsed(
+        "[provider.github]\nclient_id = \"me\"\n[provider.gitlab]\nclient_id = \"me\"\nissuer = \"https://gitlab.acme.example\"\n\
+         [profile.a]\nprovider = \"github\"\n[profile.b]\nprovider = \"github\"\nhosts = []\ngit_username = \"me\"\n\
+         [profile.c]\nprovider = \"gitlab\"\n[profile.d]\nprovider = \"gitlab\"\nhosts = [\"gitlab.acme.example\"]",
+    );
+    let hosts = |name: &str| {
+        let consumers = profile(&config, name).consumers;
+        (
+            consumers.hosts().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            consumers.git_username().to_owned(),
+        )
+    };
+    assert_eq!(hosts("a"), ("github.com gist.github.com".to_owned(), "x-access-token".to_owned()));
+    assert_eq!(hosts("github"), hosts("a"), "without a section too");
+    assert_eq!(hosts("b"), (String::new(), "me".to_owned()));
+    assert_eq!(hosts("c"), (String::new(), "oauth2".to_owned()), "tokens of another server are not for gitlab.com");
+    assert_eq!(hosts("d").0, "gitlab.acme.example");
+    assert_eq!(profile(&config, "xai").consumers.env.as_deref(), Some("XAI_API_KEY"));
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub fn store_credential(
         if let Some(existing) = existing.as_ref()
             && is_kept(&locked, existing, &new.credential, &fingerprint, provenance)?
         {
-            return keep_existing(&mut locked, existing, &key, new.origin);
+            return keep_existing(&mut locked, existing, &key, new.origin, provenance);
         }
         check(store, &locked, existing, &new, &key, provenance, now)?;
         let is_overruling = provenance == Provenance::ForcedImport && locked.is_only_rejected(&fingerprint)?;
@@ -214,6 +214,7 @@ fn keep_existing(
     existing: &LoadedCredential<'_>,
     key: &SealingKey,
     origin: Option<ImportSource>,
+    provenance: Provenance,
 ) -> Result<NewCredentialResult, Outcome> {
     let credential = existing.locked_credential.credential();
     let is_pending = locked.journal.publication == Publication::PublishPending;
@@ -224,7 +225,9 @@ fn keep_existing(
         locked.journal.has_tool_diverged = false;
         locked.journal.clear_blocks(&Cause::FOLLOW);
     }
-    if is_news || is_pending {
+    // A person says that this is the account that is meant.
+    let has_agreed = provenance == Provenance::ForcedImport && locked.journal.clear_blocks(&[Cause::OtherAccount]);
+    if is_news || is_pending || has_agreed {
         locked.save_journal()?;
     }
     let (generation, publication) = (credential.generation, locked.journal.publication);

@@ -184,3 +184,35 @@ fn warning_text(note: GrantWarning, provider: &Provider) -> String {
         GrantWarning::OldTokenAfterRetry => "the server returned the old refresh token after a second attempt".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+    use crate::credential::external::ImportSource;
+    use crate::store::test_samples::{credential, journal};
+
+    /// An access token names a person by another number than the tool that the credential came from.
+    #[test]
+    fn subject_of_an_access_token_is_not_compared_with_an_import() {
+        let identity = AccountIdentity { subject: Some("ada".into()), ..AccountIdentity::default() };
+        let origin = ImportSource {
+            tool: "codex".into(),
+            location: None,
+            account: None,
+            identity,
+            provider: None,
+            is_in_keyring: false,
+        };
+        let journal = Journal { origin: Some(origin), ..journal() };
+        let before = credential(2, "a").grant;
+        let claims = |text: &str| AccessToken::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(text)));
+        let mut new = credential(3, "b");
+        new.grant.access = claims(r#"{"sub":"0815"}"#);
+        assert!(new.grant.access.is_some() && other_account(&journal, &before, &new).is_none());
+        new.grant.id_token = claims(r#"{"sub":"bob"}"#);
+        assert!(other_account(&journal, &before, &new).is_some());
+    }
+}

@@ -1,17 +1,17 @@
 //! Follows another tool that holds the same credential: its store is read before each flight, and decides what to do
 //! (rule 39). Nothing is ever written there.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::credential::external::{AccountMatch, ExternalCredential, ImportSource};
+use crate::credential::external::{AccountFile, AccountMatch, ExternalCredential, ImportSource};
 use crate::credential::secret::Fingerprint;
 use crate::engine::new_credential;
 use crate::engine::refresh::backoff::{FOLLOW_CONFLICT_INTERVAL, FOLLOW_RETRY_INTERVAL};
 use crate::engine::refresh::context::RefreshContext;
 use crate::engine::refresh::errors;
 use crate::engine::refresh::followed_stores::{
-    OtherEntry, StoreContent, ToolFacts, cannot_follow, nothing_to_follow, tool_never_refreshes, tool_refreshes_first,
+    StoreContent, ToolFacts, account_pending, cannot_follow, conflict, nothing_to_follow, other_name,
+    tool_never_refreshes, tool_refreshes_first,
 };
 use crate::engine::refresh::other_entries::{Holder, OurToken, unknown_holder};
 use crate::engine::refresh::settle::{Changes, End};
@@ -30,6 +30,8 @@ enum FollowedToken {
     None,
     /// It holds the same token.
     Same,
+    /// It holds the same token, and names another account for it.
+    Misnamed,
     /// It holds a token that was consumed here.
     Consumed,
     /// The tool refreshed the token, or its user signed in again.
@@ -54,6 +56,7 @@ fn judged_with_what_was_seen(now: FollowedToken, has_diverged: bool) -> Followed
 /// Compares the tool's token with ours (rule 39). (pure)
 fn compare(is_ours: bool, is_consumed: bool, likeness: AccountMatch, is_newer: bool) -> FollowedToken {
     match likeness {
+        AccountMatch::Different if is_ours => FollowedToken::Misnamed,
         _ if is_ours => FollowedToken::Same,
         _ if is_consumed => FollowedToken::Consumed,
         AccountMatch::Same if is_newer => FollowedToken::Newer,
@@ -76,6 +79,8 @@ enum Course {
     Wait,
     /// A person must choose.
     Stop(&'static str),
+    /// A person must choose, and until then the token is not handed out.
+    Withhold,
 }
 
 /// What follows from the tool's token (rule 39). `rotates`: the server accepts a refresh token once. (pure)
@@ -83,6 +88,7 @@ fn course(theirs: FollowedToken, rotates: bool) -> Course {
     match (theirs, rotates) {
         (FollowedToken::None | FollowedToken::Consumed, _) | (FollowedToken::Same, false) => Course::Send,
         (FollowedToken::Same, true) => Course::Wait,
+        (FollowedToken::Misnamed, _) => Course::Withhold,
         (FollowedToken::Newer, _) => Course::Adopt,
         (FollowedToken::Conflict(what), _) => Course::Stop(what),
     }
@@ -94,13 +100,7 @@ struct Seen {
     /// What the store holds; `Err`: why the entry that is followed holds nothing.
     credential: Result<Box<ExternalCredential>, String>,
     /// The entry that holds our token, if that is under another name.
-    held_as: Option<OtherEntry>,
-}
-
-impl Seen {
-    fn signed_out(why: String) -> Self {
-        Self { token: FollowedToken::None, credential: Err(why), held_as: None }
-    }
+    held_as: Option<ImportSource>,
 }
 
 impl RefreshContext {
@@ -166,29 +166,27 @@ impl RefreshContext {
             let Some((origin, source)) = followed else { return Ok(()) };
             let unreadable =
                 |_: Failure| BeforeSendError::Refused("the store of the followed tool can no longer be read");
-            let external = match source.read(&origin, name.as_str()).map_err(unreadable)? {
-                StoreContent::SignedOut(_) => return Ok(()),
-                StoreContent::OtherEntries { entries, .. } => {
-                    let ours = OurToken { origin: &origin, client_id: &client_id, fingerprint: Some(ours) };
-                    let is_consumed = |theirs: &Fingerprint| store.ledger().is_consumed(theirs).unwrap_or(false);
-                    return match ours.holder(entries, |token| key.fingerprint(token), is_consumed) {
-                        Holder::None => Ok(()),
-                        _ if !rotates => Ok(()),
-                        _ => {
-                            Err(BeforeSendError::Refused("another entry of the followed tool may hold the same token"))
-                        }
-                    };
+            let is_consumed = |theirs: &Fingerprint| store.ledger().is_consumed(theirs).unwrap_or(false);
+            if let StoreContent::Credential(external) = source.read(&origin, name.as_str()).map_err(unreadable)? {
+                match external.response.refresh.as_ref().map(|token| key.fingerprint(token)) {
+                    Some(theirs) if theirs == ours && course(FollowedToken::Same, rotates) == Course::Send => {
+                        return Ok(());
+                    }
+                    Some(theirs) if theirs == ours => {
+                        let why = "the followed tool has the same token, and refreshes it first";
+                        return Err(BeforeSendError::Refused(why));
+                    }
+                    Some(theirs) if is_consumed(&theirs) => {}
+                    Some(_) | None => {
+                        return Err(BeforeSendError::Refused("the followed tool has a different token now"));
+                    }
                 }
-                StoreContent::Credential(external) => external,
-            };
-            let theirs = external.response.refresh.as_ref().map(|token| key.fingerprint(token));
-            match theirs {
-                Some(theirs) if theirs == ours && course(FollowedToken::Same, rotates) == Course::Send => Ok(()),
-                Some(theirs) if theirs == ours => {
-                    Err(BeforeSendError::Refused("the followed tool has the same token, and refreshes it first"))
-                }
-                Some(theirs) if store.ledger().is_consumed(&theirs).unwrap_or(false) => Ok(()),
-                Some(_) | None => Err(BeforeSendError::Refused("the followed tool has a different token now")),
+            }
+            let ours = OurToken { origin: &origin, client_id: &client_id, fingerprint: Some(ours) };
+            let entries = if rotates { source.all_entries(&origin, name.as_str()) } else { Vec::new() };
+            match ours.holder(entries, |token| key.fingerprint(token), is_consumed) {
+                Holder::None => Ok(()),
+                _ => Err(BeforeSendError::Refused("another entry of the followed tool may hold the same token")),
             }
         }
     }
@@ -222,12 +220,12 @@ impl RefreshContext {
             Course::Wait if locked.journal.is_rejected() && !self.facts().is_forced() => Ok(None),
             Course::Wait => Err(self.wait_for_tool(locked, key, seen.held_as)),
             Course::Stop(what) => {
-                let origin = locked.journal.origin.as_ref();
-                let from = origin.map_or_else(String::new, ImportSource::to_string);
-                let again = origin.map_or_else(String::new, |o| o.import_command(self.profile.name.as_str()));
-                let failure = Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
-                    .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"));
+                let failure = conflict(&self.profile.name, locked.journal.origin.as_ref(), what);
                 Err(self.set_follow_block(locked, key, Cause::FollowConflict, failure))
+            }
+            Course::Withhold => {
+                let failure = other_name(&self.profile.name, locked.journal.origin.as_ref());
+                Err(self.set_follow_block(locked, key, Cause::OtherAccount, failure))
             }
         }
     }
@@ -237,13 +235,12 @@ impl RefreshContext {
         &self,
         locked: &mut LockedProfile<'_, '_>,
         key: &Arc<SealingKey>,
-        held_as: Option<OtherEntry>,
+        held_as: Option<ImportSource>,
     ) -> Outcome {
         if let Err(ended) = self.clear_follow_block(locked) {
             return ended;
         }
-        let origin = locked.journal.followed_origin().cloned();
-        let origin = origin.map(|o| held_as.map_or_else(|| o.clone(), |entry| entry.origin(&o)));
+        let origin = held_as.or_else(|| locked.journal.followed_origin().cloned());
         let Some((origin, about)) = origin.zip(self.followed_stores.as_ref()).map(|(o, s)| (o.clone(), s.about(&o)))
         else {
             return Outcome::new(OutcomeKind::ConfigError).with_error(nothing_to_follow(&self.profile.name));
@@ -271,20 +268,52 @@ impl RefreshContext {
         }
     }
 
-    /// Reads the tool's store and compares. An error of the kind `source` may pass.
+    /// Reads the tool's store and compares. Where the entry that is followed has no token, or a consumed one, every entry
+    /// that the tool has is looked at. An error of the kind `source` may pass.
     fn read_followed_store(&self, locked: &LockedProfile<'_, '_>, key: &SealingKey) -> Result<Seen, Failure> {
-        let journal = &locked.journal;
         let name = &self.profile.name;
-        let origin = journal.followed_origin().ok_or_else(|| nothing_to_follow(name))?;
+        let origin = locked.journal.followed_origin().ok_or_else(|| nothing_to_follow(name))?;
         let source = self.followed_stores.as_ref().ok_or_else(|| nothing_to_follow(name))?;
-        let external = match source.read(origin, name.as_str())? {
-            StoreContent::SignedOut(why) => return Ok(Seen::signed_out(why)),
-            StoreContent::OtherEntries { why, entries } => match self.find_elsewhere(locked, key, why, entries)? {
-                ControlFlow::Break(seen) => return Ok(seen),
-                ControlFlow::Continue(external) => external,
-            },
-            StoreContent::Credential(external) => external,
+        let (seen, why) = match source.read(origin, name.as_str())? {
+            StoreContent::SignedOut(why) => {
+                let credential = Err(why.clone());
+                (Seen { token: FollowedToken::None, credential, held_as: None }, why)
+            }
+            StoreContent::Credential(external) => {
+                let seen = self.judge(locked, key, external, origin)?;
+                if seen.token != FollowedToken::Consumed {
+                    return Ok(seen);
+                }
+                (seen, format!("{origin} has a consumed token"))
+            }
         };
+        let fingerprint = locked.journal.fingerprint.clone();
+        let ours = OurToken { origin, client_id: &self.prepared.provider.client_id, fingerprint };
+        let is_consumed = |theirs: &Fingerprint| locked.is_consumed(theirs).unwrap_or(false);
+        let entries = source.all_entries(origin, name.as_str());
+        let rotates = self.profile.provider.policy.rotates();
+        match ours.holder(entries, |token| key.fingerprint(token), is_consumed) {
+            Holder::Ours(entry) => {
+                let held_as = Some(entry.origin(origin));
+                Ok(Seen { token: FollowedToken::Same, credential: Err(why), held_as })
+            }
+            // At a server that does not rotate it does not matter where the tool's token went.
+            Holder::SameAccount(_) | Holder::Unknown(_) if !rotates => Ok(seen),
+            Holder::None => Ok(seen),
+            Holder::SameAccount(external) => self.judge(locked, key, external, origin),
+            Holder::Unknown(entry) => Err(unknown_holder(origin, &why, &entry, name.as_str())),
+        }
+    }
+
+    /// Compares a credential of the tool with ours.
+    fn judge(
+        &self,
+        locked: &LockedProfile<'_, '_>,
+        key: &SealingKey,
+        external: Box<ExternalCredential>,
+        origin: &ImportSource,
+    ) -> Result<Seen, Failure> {
+        let (journal, name) = (&locked.journal, &self.profile.name);
         let Some(theirs) = external.response.refresh.as_ref().map(|token| key.fingerprint(token)) else {
             return Err(Failure::new(ErrorKind::Source, format!("{origin} no longer has a refresh token"))
                 .with_hint("sign in with that tool, or remove follow = true if you no longer use it"));
@@ -294,47 +323,25 @@ impl RefreshContext {
             .map_err(|e| Failure::new(ErrorKind::Source, format!("cannot tell whether {origin} is up to date: {e}")))?;
         let is_ours = journal.fingerprint.as_ref() == Some(&theirs);
         if !is_ours && !is_consumed {
-            let conflict = |ended: Outcome| {
+            let claimed = |ended: Outcome| {
                 let failure = ended.error.unwrap_or_else(|| nothing_to_follow(name));
                 // Another profile's files may become readable again.
                 let may_pass = ended.kind == OutcomeKind::StoreUnavailable;
                 if may_pass { Failure { kind: ErrorKind::Source, ..failure } } else { failure }
             };
-            new_credential::check_unclaimed(&self.store, name, key, &theirs).map_err(conflict)?;
+            new_credential::check_unclaimed(&self.store, name, key, &theirs).map_err(claimed)?;
         }
-        let is_newer = external.is_newer_than(journal.validity.as_ref());
         let likeness = match external.client_id.as_ref() {
             Some(client) if *client != self.prepared.provider.client_id => AccountMatch::Unknown,
+            Some(_) | None if is_ours && external.account_file != AccountFile::Settled => AccountMatch::Unknown,
             Some(_) | None => origin.identity.compare(&external.identity),
         };
+        let is_newer = external.is_newer_than(journal.validity.as_ref());
         let token = compare(is_ours, is_consumed, likeness, is_newer);
-        Ok(Seen { token, credential: Ok(external), held_as: None })
-    }
-
-    /// Looks for our token in the other entries, where the one that is followed has none. At a server that does not rotate
-    /// it does not matter where the tool's token went.
-    fn find_elsewhere(
-        &self,
-        locked: &LockedProfile<'_, '_>,
-        key: &SealingKey,
-        why: String,
-        entries: Vec<OtherEntry>,
-    ) -> Result<ControlFlow<Seen, Box<ExternalCredential>>, Failure> {
-        let origin = locked.journal.followed_origin().ok_or_else(|| nothing_to_follow(&self.profile.name))?;
-        let fingerprint = locked.journal.fingerprint.clone();
-        let ours = OurToken { origin, client_id: &self.prepared.provider.client_id, fingerprint };
-        let is_consumed = |theirs: &Fingerprint| locked.is_consumed(theirs).unwrap_or(false);
-        match ours.holder(entries, |token| key.fingerprint(token), is_consumed) {
-            Holder::Ours(name) => {
-                Ok(ControlFlow::Break(Seen { token: FollowedToken::Same, credential: Err(why), held_as: Some(name) }))
-            }
-            Holder::SameAccount(_) | Holder::Unknown(_) if !self.profile.provider.policy.rotates() => {
-                Ok(ControlFlow::Break(Seen::signed_out(why)))
-            }
-            Holder::None => Ok(ControlFlow::Break(Seen::signed_out(why))),
-            Holder::SameAccount(external) => Ok(ControlFlow::Continue(external)),
-            Holder::Unknown(entry) => Err(unknown_holder(origin, &why, &entry, self.profile.name.as_str())),
+        if token == FollowedToken::Newer && external.account_file == AccountFile::TokensNewer {
+            return Err(account_pending(origin));
         }
+        Ok(Seen { token, credential: Ok(external), held_as: None })
     }
 
     /// Stores the tool's credential as the newest generation. Once it is sealed it is safe, so later errors are
@@ -349,6 +356,7 @@ impl RefreshContext {
         // The binding stays: following a tool does not lead to another server.
         let binding = locked.journal.binding.clone().unwrap_or_else(|| self.prepared.binding());
         let validity = external.validity(&now, self.profile.provider.lifetime_bounds());
+        let is_in_keyring = external.is_in_keyring;
         let made = new_credential::build_credential(external.response, binding, validity);
         let mut credential = made.ok_or_else(|| errors::no_credential(&self.profile.name))?;
         credential.generation = locked.journal.generation.next();
@@ -360,6 +368,9 @@ impl RefreshContext {
         };
         new_credential::check_unclaimed(&self.store, &self.profile.name, key, &fingerprint)?;
         let spent = locked.journal.fingerprint.clone();
+        if let Some(origin) = &mut locked.journal.origin {
+            origin.is_in_keyring = is_in_keyring;
+        }
         locked.seal_credential(&credential, key)?;
         let from = locked.journal.origin.as_ref().map_or("the tool", |o| o.tool.as_str());
         let mut outcome = Outcome::new(OutcomeKind::Refreshed);
@@ -393,12 +404,14 @@ impl RefreshContext {
         cause: Cause,
         failure: Failure,
     ) -> Outcome {
-        let wait = if cause == Cause::FollowConflict { FOLLOW_CONFLICT_INTERVAL } else { FOLLOW_RETRY_INTERVAL };
+        let is_passing = matches!(cause, Cause::FollowSource | Cause::FollowWait);
+        let wait = if is_passing { FOLLOW_RETRY_INTERVAL } else { FOLLOW_CONFLICT_INTERVAL };
         let now = self.now();
         let at = now.wall.plus(wait);
         let block = Block::new(cause, failure.clone()).until(at, &now);
         let outcome = Outcome::new(block.outcome).with_retry_at(at).with_error(failure);
         let mut changes = Changes::from(locked.journal.clone());
+        changes.journal.clear_blocks(&Cause::FOLLOW);
         changes.journal.set_block(block);
         changes.end(End::Unsent, outcome, &now).apply(self, locked, key)
     }
@@ -414,7 +427,11 @@ mod tests {
         let conflict = |theirs| matches!(theirs, FollowedToken::Conflict(_));
         for likeness in [AccountMatch::Same, AccountMatch::Different, AccountMatch::Unknown] {
             for is_newer in [true, false] {
-                assert_eq!(compare(true, false, likeness, is_newer), FollowedToken::Same);
+                let of_ours = match likeness {
+                    AccountMatch::Different => FollowedToken::Misnamed,
+                    AccountMatch::Same | AccountMatch::Unknown => FollowedToken::Same,
+                };
+                assert_eq!(compare(true, false, likeness, is_newer), of_ours);
                 assert_eq!(compare(false, true, likeness, is_newer), FollowedToken::Consumed);
             }
         }
@@ -440,6 +457,7 @@ mod tests {
             (FollowedToken::None, Course::Send, Course::Send),
             (FollowedToken::Same, Course::Wait, Course::Send),
             (FollowedToken::Consumed, Course::Send, Course::Send),
+            (FollowedToken::Misnamed, Course::Withhold, Course::Withhold),
             (FollowedToken::Newer, Course::Adopt, Course::Adopt),
             (FollowedToken::Conflict("x"), Course::Stop("x"), Course::Stop("x")),
         ] {

@@ -8,16 +8,12 @@ use crate::profile::ProfileName;
 #[derive(Debug)]
 pub enum StoreContent {
     Credential(Box<ExternalCredential>),
-    /// The store is gone, or was understood and has no refresh token for that account; the text says which.
+    /// The store is gone, or was understood and has no refresh token for that account, or several entries of its name; the
+    /// text says which.
     SignedOut(String),
-    /// As signed out, for the reason given; but the tool has other entries, under other names or in other places.
-    OtherEntries {
-        why: String,
-        entries: Vec<OtherEntry>,
-    },
 }
 
-/// An entry of a tool's store that is not the one that is followed. Entries without a refresh token are left out.
+/// An entry of one of a tool's stores. Entries without a refresh token are left out.
 #[derive(Debug)]
 pub struct OtherEntry {
     /// The store that it is in.
@@ -33,13 +29,18 @@ impl OtherEntry {
     /// The origin of a credential as it would be now, had it been imported from this entry.
     pub fn origin(&self, before: &ImportSource) -> ImportSource {
         let account = (!self.id.is_empty()).then(|| self.id.clone());
-        ImportSource { location: Some(self.place.clone()), account, is_in_keyring: false, ..before.clone() }
+        let is_in_keyring = self.credential.as_ref().is_some_and(|external| external.is_in_keyring);
+        ImportSource { location: Some(self.place.clone()), account, is_in_keyring, ..before.clone() }
     }
 }
 
 impl std::fmt::Display for OtherEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.id.is_empty() { f.write_str(&self.place) } else { write!(f, "{} in {}", self.id, self.place) }
+        match &self.credential {
+            Some(external) if external.is_in_keyring => write!(f, "the keyring item for {}", self.place),
+            _ if self.id.is_empty() => f.write_str(&self.place),
+            _ => write!(f, "{} in {}", self.id, self.place),
+        }
     }
 }
 
@@ -57,6 +58,10 @@ pub trait FollowedStores: Send + Sync {
     /// What the store at `origin` holds now for the same account. An error means that this is unknown. `caller_profile`:
     /// the profile that it is read for.
     fn read(&self, origin: &ImportSource, caller_profile: &str) -> Result<StoreContent, Failure>;
+
+    /// Every entry that the tool has, wherever it may keep one, as far as it is known: in the store at `origin`, in that
+    /// which the tool uses now, and in their further files.
+    fn all_entries(&self, origin: &ImportSource, caller_profile: &str) -> Vec<OtherEntry>;
 
     /// What is known of the tool itself.
     fn about(&self, origin: &ImportSource) -> ToolFacts;
@@ -119,4 +124,28 @@ pub fn tool_refreshes_first(origin: &ImportSource, about: &ToolFacts) -> Failure
          and keepalive goes on alone: {}",
         about.sign_out
     ))
+}
+
+/// Why a flight sends nothing: the tool has `what`, and a person must choose.
+pub fn conflict(name: &ProfileName, origin: Option<&ImportSource>, what: &str) -> Failure {
+    let from = origin.map_or_else(String::new, ImportSource::to_string);
+    let again = origin.map_or_else(String::new, |o| o.import_command(name.as_str()));
+    Failure::new(ErrorKind::Conflict, format!("{from} has {what}"))
+        .with_hint(format!("to use that one: {again} --replace; to keep this one: follow = false"))
+}
+
+/// Why the token that is stored is not handed out: the tool names another account for it than it did.
+pub fn other_name(name: &ProfileName, origin: Option<&ImportSource>) -> Failure {
+    conflict(name, origin, "the same token, but names another account for it than the one that was imported").with_hint(
+        format!(
+            "it is kept and not handed out; if that account is meant: {} --replace; to sign in: keepalive login {name}",
+            origin.map_or_else(String::new, |o| o.import_command(name.as_str()))
+        ),
+    )
+}
+
+/// Why a flight waits: the tool has a newer token, and may be about to name its account.
+pub fn account_pending(origin: &ImportSource) -> Failure {
+    let message = format!("{origin} has a newer token, and the file that names its account was not written since");
+    Failure::new(ErrorKind::Source, message).with_hint("it is read again in a minute")
 }

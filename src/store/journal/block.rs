@@ -12,8 +12,9 @@ pub enum Cause {
     /// What is stored, or its key, cannot be used. Set by a run that could not open it, and cleared by one that could. It was
     /// no attempt, so followers learn nothing from it. `token` is such a run where the key is concerned.
     Store,
-    /// The newest response belongs to another account than the credential did. What it brought is kept, because the old
-    /// token is spent, and not handed out until a person signs in or imports anew.
+    /// The newest response belongs to another account than the credential did, or the followed tool names another account
+    /// for the stored token. It is kept, because the old token is spent, and not handed out until a person signs in or
+    /// imports anew.
     OtherAccount,
     /// What the followed tool holds cannot be reconciled with what is here, and a person must say which is meant.
     FollowConflict,

@@ -3,6 +3,7 @@
 pub mod api_client;
 pub mod auth_server;
 pub mod browser_user;
+pub mod guarded_files;
 pub mod oidc_provider;
 pub mod other_keyrings;
 pub mod other_tool;

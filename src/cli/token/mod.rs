@@ -1,0 +1,128 @@
+//! `keepalive token`: prints an access token that is valid for long enough, in the form that a program reads.
+
+mod format;
+
+use std::time::Duration;
+
+use clap::Args;
+use clap_complete::ArgValueCandidates;
+
+use super::obtain::{NoToken, ObtainedToken, TokenWish, obtain};
+use super::output::{CommandStatus, Output};
+use super::{GlobalArgs, completion};
+use crate::cli::setup::Setup;
+use crate::outcome::{ErrorKind, Failure};
+use crate::profile::ProfileName;
+use crate::sys::paths;
+use format::{Format, FormatInput, gcloud_failure, render};
+
+/// Print an access token, refreshing it if necessary
+///
+/// Asks the daemon if one is running, otherwise the store. If the refresh fails and the token is still valid, prints the
+/// token with a warning.
+///
+/// The formats for Google's clients and Grok Build follow their documentation; the others were tried with their programs.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Profile whose token to print
+    #[arg(value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
+    profile: ProfileName,
+    /// Refresh unless the token is valid for at least DUR [default: 60s; for grok 10m]
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    min_valid: Option<Duration>,
+    /// Output format
+    #[arg(long, value_enum, value_name = "F", default_value_t = Format::Raw)]
+    format: Format,
+    /// Wait at most DUR. A refresh by another process continues; one that this command sent is always finished first
+    /// [default: 60s, or less if the reader of the format waits less]
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    timeout: Option<Duration>,
+    /// Put the ID token into the JSON, too, if there is one
+    #[arg(long)]
+    id_token: bool,
+    /// Name of the variable of --format env [default: KEEPALIVE_ACCESS_TOKEN]
+    #[arg(long, value_name = "NAME", value_parser = super::variable_name)]
+    env: Option<String>,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl TokenArgs {
+    fn format(&self, out: &Output) -> Format {
+        if out.is_json { Format::Json } else { self.format }
+    }
+
+    fn wish(&self, format: Format) -> TokenWish {
+        // Grok begins to ask again 5 minutes before the end.
+        let min_valid = if format == Format::Grok { 10 * MINUTE } else { MINUTE };
+        TokenWish {
+            profile: self.profile.clone(),
+            min_valid: self.min_valid.unwrap_or(min_valid),
+            timeout: self.timeout.unwrap_or(patience(format)),
+            id_token: self.id_token || format == Format::GcloudExecutable,
+        }
+    }
+}
+
+/// How long a program waits for a token in this format, a little less.
+fn patience(format: Format) -> Duration {
+    match format {
+        Format::Raw | Format::Json | Format::Header | Format::Curl | Format::Env => MINUTE,
+        Format::Kubectl => MINUTE / 2,
+        Format::GcloudExecutable => Duration::from_secs(25),
+        Format::Grok => Duration::from_secs(6),
+    }
+}
+
+pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+    let format = args.format(out);
+    if args.env.is_some() && format != Format::Env {
+        let failure = Failure::new(ErrorKind::Usage, "--env is for --format env").with_hint("write --format env, too");
+        return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
+    }
+    let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
+    let setup = match Setup::new(global) {
+        Ok(setup) => setup,
+        Err(failure) => return refuse(format, NoToken::of_config(failure), out),
+    };
+    let printed = obtain(&setup, &args.wish(format), &explain).and_then(|obtained| {
+        let text = rendered(args, format, &setup, &obtained)?;
+        obtained.warn(&args.profile, out);
+        out.data(&text);
+        Ok(())
+    });
+    setup.tell_mirror_news(out);
+    printed.map_or_else(|none| refuse(format, none, out), |()| CommandStatus::Ok)
+}
+
+fn rendered(args: &TokenArgs, format: Format, setup: &Setup, obtained: &ObtainedToken) -> Result<String, NoToken> {
+    let exec_info = paths::kubernetes_exec_info();
+    let input = FormatInput {
+        profile: &args.profile,
+        token: &obtained.token,
+        outcome: obtained.outcome,
+        warnings: &obtained.warnings,
+        now: setup.clock.now().wall,
+        variable: args.env.as_deref().unwrap_or(paths::TOKEN),
+        exec_info: exec_info.as_deref(),
+    };
+    render(format, &input).map_err(|failure| NoToken { failure, status: CommandStatus::Failed })
+}
+
+/// Ends without a token. A program gets one line on stderr, and a person more; so does a script that prints a token, of a
+/// configuration with mistakes: their lines are needed to mend it.
+fn refuse(format: Format, none: NoToken, out: &Output) -> CommandStatus {
+    let NoToken { failure, status } = none;
+    if format == Format::GcloudExecutable {
+        out.error_line(&failure);
+        out.json(&gcloud_failure(&failure));
+        return CommandStatus::Ok;
+    }
+    let is_about_lines = format == Format::Raw && !failure.mistakes.is_empty();
+    if out.is_json || out.is_terminal() || is_about_lines {
+        out.fail(&failure);
+    } else {
+        out.error_line(&failure);
+    }
+    status
+}

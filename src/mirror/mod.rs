@@ -1,0 +1,249 @@
+//! Mirrors: files, directories and programs that get the access token of a profile after each refresh. They never get its
+//! refresh token: nothing here can name it.
+//!
+//! [`Mirrors::update`] is where to begin. Its order is what holds the promises: the lock of the file, the newest generation,
+//! the lock of the program, the generation again, a note of what will be written, the write, and one more look at the
+//! generation. So an older token never lands last, and a killed write leaves the old file or the new one.
+
+mod attempt;
+mod consumer_lock;
+mod directory;
+mod document;
+mod json_text;
+mod place;
+mod state;
+mod target;
+mod template;
+mod undo;
+mod values;
+pub mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::credential::Generation;
+use crate::engine::after_flight::AfterFlight;
+use crate::events;
+pub use crate::mirror::attempt::follows_itself;
+use crate::mirror::attempt::{Attempt, Stopped};
+use crate::mirror::document::Recipe;
+use crate::mirror::place::Place;
+pub use crate::mirror::state::MirrorState;
+use crate::mirror::state::{MirrorRecord, MirrorRecords};
+pub use crate::mirror::undo::Undone;
+use crate::outcome::{ErrorKind, Failure, Outcome};
+use crate::profile::Profile;
+use crate::profile::consumers::{Consumer, Delivery};
+use crate::profile::mirror::{Mirror, MirrorForm};
+use crate::store::Store;
+use crate::sys::lockfile::LockError;
+use crate::sys::paths::ToolDirs;
+
+/// How long another run that writes a file is waited for. What it writes is the newest, too.
+const LOCK_WAIT: Duration = Duration::from_secs(15);
+/// A credential that changes more often than this while it is written is written by the next run.
+const MAX_ROUNDS: usize = 4;
+
+/// Keeps the mirrors of profiles up to date.
+pub struct Mirrors {
+    store: Arc<Store>,
+    dirs: ToolDirs,
+    clock: Arc<dyn Clock>,
+    records: MirrorRecords,
+    news: Mutex<Vec<String>>,
+}
+
+/// How one mirror stands; an entry of `mirrors` in `status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MirrorReport {
+    /// The file or directory; of a program, its name and the entry.
+    pub path: String,
+    pub generation: Option<Generation>,
+    pub state: MirrorState,
+    pub error: Option<Failure>,
+}
+
+impl std::fmt::Debug for Mirrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mirrors({:?})", self.records)
+    }
+}
+
+impl Mirrors {
+    pub fn new(store: Arc<Store>, dirs: ToolDirs, clock: Arc<dyn Clock>) -> Self {
+        let records = MirrorRecords::below(store.layout().dir());
+        Self { store, dirs, clock, records, news: Mutex::default() }
+    }
+
+    /// Writes the newest access token to each mirror that does not have it.
+    pub fn update(&self, profile: &Profile) -> Vec<MirrorReport> {
+        profile.mirrors.iter().map(|mirror| self.update_one(profile, mirror, None)).collect()
+    }
+
+    /// As [`Mirrors::update`] of one mirror, whose file may have a sign-in: a person agreed that `approved` is overwritten.
+    pub fn take_over(&self, profile: &Profile, mirror: &Mirror, approved: &SeenFile) -> MirrorReport {
+        self.update_one(profile, mirror, Some(approved))
+    }
+
+    /// How the mirrors stand, as far as it is noted. Reads no secret, and writes nothing.
+    pub fn reports(&self, profile: &Profile, newest: Option<Generation>) -> Vec<MirrorReport> {
+        profile.mirrors.iter().map(|mirror| self.report(profile, mirror, newest)).collect()
+    }
+
+    fn report(&self, profile: &Profile, mirror: &Mirror, newest: Option<Generation>) -> MirrorReport {
+        let place = match Place::of(profile, mirror, &self.dirs) {
+            Ok(place) => place,
+            Err(failure) => return MirrorReport::nowhere(mirror, failure),
+        };
+        match self.records.read(&place.key) {
+            Ok(record) => {
+                let record = record.unwrap_or_default();
+                let is_behind = record.state == MirrorState::Current && record.generation < newest;
+                let state = if is_behind { MirrorState::Pending } else { record.state };
+                MirrorReport { state, ..MirrorReport::of(&place, &record) }
+            }
+            Err(error) => {
+                MirrorReport::nowhere(mirror, target::failed(Path::new(&place.name), "read the record of", &error))
+            }
+        }
+    }
+
+    /// The files that other users may use, and how.
+    pub fn loose_files(&self, profile: &Profile) -> Vec<(String, String)> {
+        let places = profile.mirrors.iter().filter_map(|mirror| Place::of(profile, mirror, &self.dirs).ok());
+        let is_file = |place: &Place<'_>| place.path.is_file();
+        let loose = places.filter(is_file).filter_map(|place| Some((place.name, target::loose_access(&place.path)?)));
+        loose.collect()
+    }
+
+    /// What is new since the last call, for a person: one line for each change.
+    pub fn take_news(&self) -> Vec<String> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn update_one(&self, profile: &Profile, mirror: &Mirror, approved: Option<&SeenFile>) -> MirrorReport {
+        let place = match Place::of(profile, mirror, &self.dirs) {
+            Ok(place) => place,
+            Err(failure) => return MirrorReport::nowhere(mirror, failure),
+        };
+        let lock = match self.records.lock(&place.file_key, LOCK_WAIT) {
+            Ok(lock) => lock,
+            // The other run writes the newest, too.
+            Err(error) => return MirrorReport::nowhere(mirror, not_locked(&place.name, error)),
+        };
+        let before = self.records.read(&place.key).ok().flatten();
+        let mut record = before.clone().unwrap_or_default();
+        record.describe(&place.name, mirror.form.name(), &profile.name);
+        let attempt = Attempt {
+            store: &self.store,
+            clock: &self.clock,
+            records: &self.records,
+            place: &place,
+            profile,
+            approved,
+        };
+        for _ in 0..MAX_ROUNDS {
+            match attempt.run(&mut record) {
+                Ok(Some(generation)) if self.newest(profile) > Some(generation) => {}
+                Ok(_) => break,
+                Err(Stopped { state, failure }) => {
+                    if record.note_failure(state, &failure) {
+                        self.tell(profile, &place.name, &failure);
+                    }
+                    break;
+                }
+            }
+        }
+        if before.as_ref() != Some(&record) {
+            // It is read again before the next write; then it counts as not written.
+            let _noted = self.records.write(&place.key, &record);
+        }
+        drop(lock);
+        MirrorReport::of(&place, &record)
+    }
+
+    fn newest(&self, profile: &Profile) -> Option<Generation> {
+        self.store.peek(&profile.name).ok().flatten().map(|journal| journal.generation)
+    }
+
+    fn tell(&self, profile: &Profile, mirror: &str, failure: &Failure) {
+        events::mirror_failed(&profile.name, mirror, failure);
+        let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+        let line = format!("{}: mirror {mirror}: {}{hint}", profile.name, failure.message);
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+}
+
+impl MirrorReport {
+    fn of(place: &Place<'_>, record: &MirrorRecord) -> Self {
+        Self {
+            path: place.name.clone(),
+            generation: record.generation,
+            state: record.state,
+            error: record.error.clone(),
+        }
+    }
+
+    /// One of which it is not known where it is.
+    fn nowhere(mirror: &Mirror, failure: Failure) -> Self {
+        let path = mirror.path.as_ref().map_or(mirror.form.name().to_owned(), |path| path.display().to_string());
+        Self { path, generation: None, state: MirrorState::Failed, error: Some(failure) }
+    }
+}
+
+fn not_locked(mirror: &str, error: LockError) -> Failure {
+    match error {
+        LockError::Held(holder) => {
+            Failure::new(ErrorKind::Busy, format!("{holder} is writing {mirror}")).with_hint(holder.hint())
+        }
+        LockError::Io(error) => Failure::new(ErrorKind::Mirror, format!("cannot lock {mirror}: {error}"))
+            .with_hint("check the owner and the permissions of the state directory"),
+    }
+}
+
+impl AfterFlight for Mirrors {
+    fn is_wanted(&self, profile: &Profile) -> bool {
+        !profile.mirrors.is_empty()
+    }
+
+    fn run(&self, profile: &Profile, _outcome: &Outcome) {
+        self.update(profile);
+    }
+}
+
+/// Where a program has its file, by the same variables as the program itself. `None`: it has none, or several.
+pub fn usual_path(consumer: &Consumer, dirs: &ToolDirs) -> Option<PathBuf> {
+    place::usual_path_of(consumer, dirs)
+}
+
+/// What is written, for a person: a line for each member, or the command.
+pub fn changes(mirror: &Mirror, profile: &Profile) -> Vec<String> {
+    match &mirror.form {
+        MirrorForm::Consumer { consumer: Consumer { delivery: Delivery::Command { argv }, .. }, .. } => {
+            vec![argv.join(" ")]
+        }
+        form => Recipe::of(form, &profile.provider.name).map_or_else(Vec::new, |recipe| recipe.describe()),
+    }
+}
+
+/// A file as it was looked at before a person was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenFile {
+    mark: Option<String>,
+}
+
+impl SeenFile {
+    /// The file at this place now.
+    pub fn look(path: &Path) -> Result<Self, Failure> {
+        let bytes = target::read(&target::locate(path)?)?;
+        Ok(Self { mark: bytes.map(|bytes| values::mark(&bytes)) })
+    }
+
+    fn is(&self, bytes: &[u8]) -> bool {
+        self.mark.as_deref() == Some(values::mark(bytes).as_str())
+    }
+}

@@ -135,7 +135,7 @@ impl Broker {
         let (limit, name) = (query.timeout, name.clone());
         let obtain = move |broker: &Self| {
             let profile = broker.directory.profile(&name)?;
-            let report = RejectionReport::Proven(generation);
+            let report = RejectionReport::proven(generation);
             let obtained =
                 broker.engine.access_token_after_rejection(&profile, report, query.min_valid, query.timeout, &|| {});
             match obtained {

@@ -15,11 +15,21 @@ use crate::store::journal::Journal;
 
 /// What a caller says of the token that was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RejectionReport {
-    /// It names the generation, or has shown the token itself.
-    Proven(Generation),
-    /// Only that the newest one that it was given was rejected.
-    Unproven,
+pub struct RejectionReport {
+    /// Whose token it was; `None`: the newest one.
+    pub generation: Option<Generation>,
+    /// The caller saw the API reject it. Else it only takes that to be the cause of a failure.
+    pub is_proven: bool,
+}
+
+impl RejectionReport {
+    pub fn proven(generation: Generation) -> Self {
+        Self { generation: Some(generation), is_proven: true }
+    }
+
+    pub fn unproven(generation: Option<Generation>) -> Self {
+        Self { generation, is_proven: false }
+    }
 }
 
 /// What was done about it.
@@ -74,10 +84,10 @@ fn meant_generation(
     journal: Option<&Journal>,
 ) -> Result<Option<Generation>, UnknownGeneration> {
     let current = journal.filter(|journal| journal.has_credential()).map(|journal| journal.generation);
-    match (report, current) {
-        (RejectionReport::Proven(named), Some(current)) if named <= current => Ok(Some(named)),
-        (RejectionReport::Proven(named), Some(_)) => Err(UnknownGeneration(named)),
-        (RejectionReport::Proven(_) | RejectionReport::Unproven, current) => Ok(current),
+    match (report.generation, current) {
+        (Some(named), Some(current)) if named <= current => Ok(Some(named)),
+        (Some(named), Some(_)) => Err(UnknownGeneration(named)),
+        (Some(_) | None, current) => Ok(current),
     }
 }
 
@@ -95,5 +105,5 @@ fn demand_of(
     let is_meant = |journal: &&Journal| journal.generation == seen;
     let is_valid = |journal: &&Journal| status::meets_demand(journal, Demand::ValidFor(min_valid), profile, now);
     journal.filter(is_meant).filter(is_valid)?;
-    Some(Demand::Rejected { seen, is_proven: report != RejectionReport::Unproven })
+    Some(Demand::Rejected { seen, is_proven: report.is_proven })
 }

@@ -25,7 +25,7 @@ fn complain(world: &World, report: RejectionReport) -> (TokenResult, RejectionAn
 }
 
 fn proven(generation: u64) -> RejectionReport {
-    RejectionReport::Proven(Generation::new(generation))
+    RejectionReport::proven(Generation::new(generation))
 }
 
 /// Rule 41.
@@ -39,7 +39,7 @@ fn complaint_is_answered_by_a_newer_token_or_one_refresh() {
     for (report, expected) in [
         (proven(1), RejectionAnswer::Newer),
         (proven(2), RejectionAnswer::TooSoon),
-        (RejectionReport::Unproven, RejectionAnswer::TooSoon),
+        (RejectionReport::unproven(None), RejectionAnswer::TooSoon),
     ] {
         let (obtained, answer) = complain(&world, report);
         assert_eq!((answer, world.requests()), (expected, 1), "{report:?}");
@@ -57,7 +57,7 @@ fn complaint_each_minute_is_limited_across_processes() {
     let world = world();
     for _ in 0..60 {
         world.clock.advance(MINUTE);
-        let (obtained, _) = complain(&world, RejectionReport::Unproven);
+        let (obtained, _) = complain(&world, RejectionReport::unproven(None));
         assert!(obtained.token.is_some());
     }
     // Those that were due in any case are among them: the tokens live ten minutes.
@@ -74,7 +74,7 @@ fn unproven_complaint_never_touches_a_doubt() {
     assert_eq!(world.refresh().kind, OutcomeKind::InDoubt);
     world.clock.advance(MINUTE);
     for _ in 0..3 {
-        let (obtained, answer) = complain(&world, RejectionReport::Unproven);
+        let (obtained, answer) = complain(&world, RejectionReport::unproven(None));
         assert_eq!((obtained.outcome.kind, answer), (OutcomeKind::InDoubt, RejectionAnswer::TooSoon));
         assert!(obtained.token.is_some(), "it may live");
         assert_eq!(world.requests(), 1);

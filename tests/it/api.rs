@@ -37,7 +37,7 @@ fn token_is_given_with_its_expiry_and_generation() {
         assert_eq!(reply.field(field), Some(value), "{reply:#?}");
     }
     let body = reply.json();
-    for (member, value) in printed.as_object().unwrap() {
+    for (member, value) in printed.as_object().unwrap().iter().filter(|(member, _)| *member != "expires_in") {
         assert_eq!(&body[member], value, "{member}");
     }
     assert_eq!((&body["profile"], &body["outcome"]), (&"demo".into(), &"fresh".into()));
@@ -332,13 +332,8 @@ fn only_so_many_requests_wait_for_a_newer_generation() {
 fn two_hundred_complaints_make_one_refresh() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
-    // Two minutes old: a younger token is not refreshed for a complaint.
-    let record = sandbox.path("state/keepalive/profiles/demo/record.json");
-    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
-    let obtained = &mut journal["validity"]["obtained"];
-    obtained["wall"] = (chrono::Utc::now() - Duration::from_secs(120)).to_rfc3339().into();
-    obtained["uptime_ms"] = (obtained["uptime_ms"].as_u64().unwrap() - 120_000).into();
-    std::fs::write(&record, journal.to_string()).unwrap();
+    // A younger token is not refreshed for a complaint.
+    sandbox.age_token("demo", Duration::from_secs(120));
     let _daemon = sandbox.daemon();
     let mut clients: Vec<_> = (0..200).map(|_| ApiClient::connect(&sandbox)).collect();
     clients.iter_mut().for_each(|client| client.send("GET", &format!("{TOKEN}?rejected=1"), ""));
@@ -354,7 +349,7 @@ fn two_hundred_complaints_make_one_refresh() {
     let reply = client.request("GET", &format!("{TOKEN}?rejected=3"), "").expect(400);
     assert_eq!(error(&reply).0, "usage");
     assert_eq!(server.counts().refresh_requests, 1);
-    let journal = std::fs::read_to_string(&record).unwrap();
+    let journal = std::fs::read_to_string(sandbox.path("state/keepalive/profiles/demo/record.json")).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&journal).unwrap()["suspicion"]["step"], 0);
     let page = client.request("GET", "/metrics", "").expect(200).body;
     assert!(page.contains("keepalive_reported_rejected_total{profile=\"demo\",acted=\"newer\"}"), "{page}");

@@ -13,6 +13,7 @@ use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
 use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
 use crate::engine::with_names;
+use crate::mirror::Undone;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::provider::http::HttpEndpoint;
@@ -24,7 +25,8 @@ use crate::store::journal::Journal;
 /// Revokes the refresh token (RFC 7009), and the access token if it is still valid, where the provider has a revocation
 /// endpoint. Then deletes both from this machine. If revocation fails temporarily, or the provider rejects the client, the
 /// credential is kept, unless you use --forget. A refresh in progress is completed first. Tokens are sent only to the
-/// server that issued them. A tool that uses the same refresh token is signed out too.
+/// server that issued them. A tool that uses the same refresh token is signed out too. What mirrors have of the access token
+/// is removed.
 ///
 /// A revoked token cannot be imported again. Logging out the last profile also deletes the sealing key from the keyring.
 ///
@@ -104,7 +106,23 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
         LogoutProgress::WaitingForLock => out.info(&format!("{name}: waiting for a refresh in progress …")),
         LogoutProgress::Locked => stop_on_signal(&endpoint, &leaving.stop),
     };
-    (provider, leaving.run(route, &tell).map_err(|outcome| with_names(outcome, &setup.store, name)))
+    let left = leaving.run(route, &tell).map_err(|outcome| with_names(outcome, &setup.store, name));
+    let left = left.map(|departure| LogoutResult {
+        warnings: departure.warnings.into_iter().chain(empty_mirrors(&setup, name)).collect(),
+        ..departure
+    });
+    (provider, left)
+}
+
+/// Takes the access token out of the files of other programs. Tells what still has it.
+fn empty_mirrors(setup: &Setup, name: &ProfileName) -> Vec<String> {
+    let Ok(profile) = setup.profile(name) else { return Vec::new() };
+    let emptied = profile.mirrors.iter().map(|mirror| match setup.mirrors().undo(&profile, mirror) {
+        Ok(Undone::InProgram) => Some(format!("{} keeps the last access token until that expires", mirror.form.name())),
+        Ok(Undone::FileRemoved | Undone::MembersRemoved | Undone::Untouched) => None,
+        Err(failure) => Some(format!("the last access token may still be in a mirror: {}", failure.message)),
+    });
+    emptied.flatten().collect()
 }
 
 /// On a stop signal, nothing more is sent, and a request that was sent is completed.

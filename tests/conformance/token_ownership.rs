@@ -46,7 +46,7 @@ fn is_held(world: &World, by: &str, wanted: &ProfileName, answer: &Value) {
         let result = world.import_into(wanted, world.credential(answer), is_replacing);
         let text = is_refused(result, OutcomeKind::ConfigError, "conflict");
         assert!(text.starts_with(&format!("profile {by} already has")), "{text}");
-        assert!(text.ends_with(&format!("keepalive login {wanted}")), "{text}");
+        assert!(text.ends_with(&format!("sign in for a token of its own: keepalive login {wanted}")), "{text}");
     }
 }
 

@@ -101,6 +101,26 @@ fn template_and_directory_have_values_of_one_credential() {
     assert!(text(&sandbox, "out/netrc").starts_with("machine api"), "the old one stays");
 }
 
+/// A login afterwards fills them again.
+#[test]
+fn logout_takes_the_token_out_of_mirrors() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.path("home/auth.json"), "{\"tokens\": {\"other\": \"kept\"}}").unwrap();
+    configure(&sandbox, &server, &format!("{FILE}{JSON}"));
+    for _ in ["first", "again"] {
+        sandbox.import("demo", &server.mint()).exits(0);
+        let access = token(&sandbox);
+        assert_eq!(
+            (text(&sandbox, "token"), &document(&sandbox, "auth.json")["tokens"]["access"]),
+            (access.clone(), &json!(access))
+        );
+        sandbox.keepalive(&["logout", "demo", "--forget"]);
+        assert!(!sandbox.path("home/token").exists());
+        assert_eq!(document(&sandbox, "auth.json"), json!({"tokens": {"other": "kept"}}));
+    }
+}
+
 #[test]
 fn change_by_another_program_is_a_conflict_and_stays() {
     let server = AuthServer::start(RotationMode::Strict);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::other_tools::{jwt, now, sandbox, write};
-use super::support::auth_server::AuthServer;
+use super::support::auth_server::{AuthServer, HoldPoint};
 use super::support::eventually;
 use super::support::model_api::ModelApi;
-use super::support::sandbox::{Process, Run, Sandbox};
+use super::support::sandbox::{Process, Sandbox};
 use super::support::token_family::RotationMode;
 
 const RUNS: usize = 3;
@@ -53,20 +53,18 @@ impl Codex {
         Self { sandbox, server, api }
     }
 
-    /// Runs it several times at once, each for one turn.
-    fn turns(&self) -> Vec<Run> {
+    /// Starts it several times at once, each for one turn.
+    fn start_turns(&self) -> Vec<Process> {
         let program = program();
-        let runs: Vec<_> = (0..RUNS)
-            .map(|_| {
-                let mut command = self.sandbox.command(&program);
-                command.args(["exec", "--skip-git-repo-check", "hi"]);
-                command.env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", format!("{}/token", self.server.url()));
-                // Nothing leaves this machine.
-                command.envs([("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "127.0.0.1")]);
-                Process::new(command.spawn().unwrap())
-            })
-            .collect();
-        runs.into_iter().map(Process::finish).collect()
+        let start = |_| {
+            let mut command = self.sandbox.command(&program);
+            command.args(["exec", "--skip-git-repo-check", "hi"]);
+            command.env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", format!("{}/token", self.server.url()));
+            // Nothing leaves this machine.
+            command.envs([("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "127.0.0.1")]);
+            Process::new(command.spawn().unwrap())
+        };
+        (0..RUNS).map(start).collect()
     }
 }
 
@@ -85,7 +83,13 @@ fn program() -> PathBuf {
 fn three_runs_of_codex_alone_end_the_family() {
     let codex = Codex::signed_in();
     codex.server.set_client("app_EMoamEEZ73f0CkXaXp7hrann");
-    codex.turns();
+    let answers = codex.server.hold(HoldPoint::AfterCommit);
+    let runs = codex.start_turns();
+    codex.server.wait_for("all have sent it", |counts| counts.refresh_requests >= RUNS);
+    drop(answers);
+    for run in runs {
+        run.finish();
+    }
     let counts = codex.server.settled_counts();
     assert!(counts.presented_again > 0 && counts.families_revoked == 1, "{counts:?}");
 }
@@ -102,8 +106,8 @@ fn three_runs_of_codex_go_on_when_keepalive_feeds_it() {
         let file = sandbox.path("home/.codex/auth.json");
         let before = std::fs::read(&file).unwrap();
         eventually("the file has another token", || (std::fs::read(&file).unwrap() != before).then_some(()));
-        for run in codex.turns() {
-            assert!(run.exits(0).stdout.contains("hello"), "expiry {expiry}");
+        for run in codex.start_turns() {
+            assert!(run.finish().exits(0).stdout.contains("hello"), "expiry {expiry}");
         }
     }
     daemon.terminate();

@@ -13,6 +13,7 @@
 mod support;
 
 mod client_auth;
+mod codex;
 mod contrib;
 mod contrib_test;
 mod copies;

@@ -14,6 +14,7 @@ mod support;
 
 mod api;
 mod client_auth;
+mod codex;
 mod contrib;
 mod contrib_test;
 mod copies;

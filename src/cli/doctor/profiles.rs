@@ -97,11 +97,13 @@ fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
             let text = format!("{name}: the last refresh failed: {}", failure.message);
             Finding::warning("profile", text, &hint(failure)).with_status(exit)
         }
-        (None, None) if exit == CommandStatus::Ok => Finding::good("profile", format!("{name}: ok")),
         (None, None) => {
-            let is_pending = journal_is_pending(row);
-            let what =
-                if is_pending { "the newest token is not in the keyring yet" } else { "the access token has expired" };
+            let what = match status.state {
+                ProfileState::Expired => "the access token has expired",
+                _ if journal_is_pending(row) => "the newest token is not in the keyring yet",
+                // A mirror has a finding of its own.
+                _ => return Finding::good("profile", format!("{name}: ok")),
+            };
             let text = format!("{name}: {what}");
             Finding::warning("profile", text, &format!("keepalive refresh -p {name}")).with_status(exit)
         }

@@ -111,6 +111,7 @@ struct ServerState {
     counts: Counts,
     /// `None`: public; else the secret that `client_secret_basic` must carry.
     secret: Option<String>,
+    client: String,
     last_form: Vec<(String, String)>,
     last_headers: Vec<(String, String)>,
     metadata: MetadataBehaviour,
@@ -178,6 +179,7 @@ impl AuthServer {
             presented: HashSet::new(),
             counts: Counts::default(),
             secret: None,
+            client: "public".to_owned(),
             last_form: Vec::new(),
             last_headers: Vec::new(),
             metadata: MetadataBehaviour::Plain,
@@ -256,6 +258,11 @@ impl AuthServer {
 
     pub fn require_secret(&self, secret: &str) {
         self.state().secret = Some(secret.to_owned());
+    }
+
+    /// The one client that is registered, instead of `public`.
+    pub fn set_client(&self, id: &str) {
+        self.state().client = id.to_owned();
     }
 
     pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -626,7 +633,7 @@ fn process(state: &mut ServerState, request: &ReceivedRequest) -> (u16, Value) {
         if request.authorization.as_deref() != Some(&expected) {
             return (401, error("invalid_client"));
         }
-    } else if request.get("client_id") != Some("public") {
+    } else if request.get("client_id") != Some(&state.client) {
         return (401, error("invalid_client"));
     }
     match request.get("grant_type") {

@@ -4,6 +4,7 @@ pub mod api_client;
 pub mod auth_server;
 pub mod browser_user;
 pub mod guarded_files;
+pub mod model_api;
 pub mod oidc_provider;
 pub mod other_keyrings;
 pub mod other_tool;

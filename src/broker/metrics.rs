@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::engine::FlightEnd;
+use crate::engine::FlightSummary;
 use crate::engine::rejected_token::RejectionAnswer;
 use crate::profile::ProfileName;
 
@@ -78,7 +78,7 @@ impl Metrics {
         self.durations.get_or_create(&[route]).observe(took.as_secs_f64());
     }
 
-    pub(super) fn count_refresh(&self, end: &FlightEnd) {
+    pub(super) fn count_refresh(&self, end: &FlightSummary) {
         let labels = [("provider", end.provider.clone().into()), ("outcome", end.outcome.to_string().into())];
         self.refreshes.get_or_create(&labels).inc();
         self.refresh_durations.get_or_create(&labels).observe(end.took.as_secs_f64());
@@ -180,7 +180,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.count_request("/v1/ping", 200, Duration::from_millis(3));
         let took = Duration::from_millis(700);
-        metrics.count_refresh(&FlightEnd { provider: "acme".into(), outcome: OutcomeKind::Refreshed, took });
+        metrics.count_refresh(&FlightSummary { provider: "acme".into(), outcome: OutcomeKind::Refreshed, took });
         metrics.count_rejected(&"p".parse().unwrap(), RejectionAnswer::TooSoon);
         let profile = json!({"profile": "p", "provider": "acme", "state": "fresh", "generation": 7,
             "expires_at": "2026-11-30T12:00:00Z", "refresh_at": null, "login_by": null});

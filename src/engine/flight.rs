@@ -24,7 +24,7 @@ const PROFILE_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(5 
 
 /// How a flight of this process ended that had the lock of its profile.
 #[derive(Clone, Debug)]
-pub struct FlightEnd {
+pub struct FlightSummary {
     pub provider: String,
     pub outcome: OutcomeKind,
     /// From the wait for the lock to the outcome.
@@ -99,7 +99,7 @@ impl EngineInner {
         let profile = Arc::clone(&ctx.profile);
         let after = self.after_flights.announce(&profile, &outcome).map(|after| (after, outcome.clone()));
         let took = self.clock.now().time_since(asked);
-        let end = FlightEnd { provider: profile.provider.name.clone(), outcome: outcome.kind, took };
+        let end = FlightSummary { provider: profile.provider.name.clone(), outcome: outcome.kind, took };
         lease.finish(outcome);
         // Without a listener it is lost.
         let _heard = self.flight_ends.send(end);
@@ -111,7 +111,7 @@ impl EngineInner {
     }
 }
 
-fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {
+pub(super) fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {
     let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
     let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()))
         .with_hint(format!("check the owner and the permissions of {}", path.display()));

@@ -21,7 +21,8 @@ use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::after_flight::{AfterFlight, AfterFlights};
-pub use crate::engine::flight::FlightEnd;
+pub use crate::engine::flight::FlightSummary;
+use crate::engine::flight::cannot_lock;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::followed_stores::FollowedStores;
@@ -67,7 +68,7 @@ struct EngineInner {
     /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
-    flight_ends: broadcast::Sender<FlightEnd>,
+    flight_ends: broadcast::Sender<FlightSummary>,
     after_flights: AfterFlights,
 }
 
@@ -141,7 +142,7 @@ impl Engine {
     }
 
     /// The ends of the flights of this process, from now on.
-    pub fn flight_ends(&self) -> broadcast::Receiver<FlightEnd> {
+    pub fn flight_ends(&self) -> broadcast::Receiver<FlightSummary> {
         self.inner.flight_ends.subscribe()
     }
 

@@ -338,7 +338,8 @@ fn two_hundred_complaints_make_one_refresh() {
     let mut clients: Vec<_> = (0..200).map(|_| ApiClient::connect(&sandbox)).collect();
     clients.iter_mut().for_each(|client| client.send("GET", &format!("{TOKEN}?rejected=1"), ""));
     for client in &mut clients {
-        assert_eq!(client.reply().expect(200).json()["generation"], 2);
+        let reply = client.reply().expect(200);
+        assert_eq!(reply.json()["generation"], 2, "{reply:#?}");
     }
     assert_eq!(server.counts().refresh_requests, 1);
     let client = &mut clients[0];

@@ -38,7 +38,10 @@ impl Journal {
     /// Whether no refresh is made for an access token that an API has rejected: it is new, or one was made a moment ago.
     pub fn is_rejection_too_soon(&self, now: &Moment) -> bool {
         let is_young = self.validity.as_ref().is_some_and(|validity| validity.age(now) < YOUNG);
-        is_young || self.suspicion.as_ref().is_some_and(|last| last.is_within(last.interval(), now))
+        // A caller that comes while that refresh is being made waits for it.
+        let is_under_way = self.open_intent().is_some_and(|intent| intent.gave_up_at.is_none());
+        let last = self.suspicion.as_ref().filter(|_| !is_under_way);
+        is_young || last.is_some_and(|last| last.is_within(last.interval(), now))
     }
 
     /// A refresh is about to be made for such a token.
@@ -54,7 +57,8 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock, Timestamp};
     use crate::credential::freshness::Validity;
-    use crate::store::test_samples::journal;
+    use crate::store::journal::Intent;
+    use crate::store::test_samples::{intent, journal};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -101,6 +105,17 @@ mod tests {
         clock.reboot();
         clock.set_wall(Timestamp::from_secs(1_780_000_000));
         assert!(!journal.is_rejection_too_soon(&clock.now()));
+    }
+
+    /// Rule 41.
+    #[test]
+    fn complaint_during_the_refresh_for_another_waits_for_it() {
+        let (clock, mut journal) = (clock(), journal());
+        journal.note_suspicion(&clock.now());
+        journal.intent = Some(intent(journal.generation));
+        assert!(!journal.is_rejection_too_soon(&clock.now()));
+        journal.intent = journal.intent.map(|intent| Intent { gave_up_at: Some(clock.now()), ..intent });
+        assert!(journal.is_rejection_too_soon(&clock.now()), "it is in doubt");
     }
 
     /// Rule 41.

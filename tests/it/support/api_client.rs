@@ -65,6 +65,21 @@ impl ApiClient {
         }
     }
 
+    /// The next response, if it comes within this time.
+    pub fn reply_within(&mut self, time: std::time::Duration) -> Option<Reply> {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let mut part = [0; 4096];
+        while let Ok(length) = self.stream.read(&mut part) {
+            assert!(length > 0, "the connection was closed");
+            self.received.extend_from_slice(&part[..length]);
+            if let Some(reply) = self.take_reply() {
+                return Some(reply);
+            }
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        None
+    }
+
     fn take_reply(&mut self) -> Option<Reply> {
         let end = self.received.windows(4).position(|w| w == b"\r\n\r\n")?;
         let head = String::from_utf8(self.received[..end].to_vec()).unwrap();

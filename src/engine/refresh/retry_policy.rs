@@ -58,7 +58,7 @@ pub fn decide_doubt(journal: &Journal, policy: &Policy, now: &Moment) -> Option<
 
 /// As [`decide_doubt`], if the access token is of no use any more, however long it lives (rule 41).
 pub fn decide_doubt_as_expired(journal: &Journal, policy: &Policy, now: &Moment) -> Option<RetryDecision> {
-    Some(decide(journal.open_intent()?, policy, None, now))
+    journal.open_intent().map(|intent| decide(intent, policy, None, now))
 }
 
 /// Decides about a doubt.

@@ -188,7 +188,8 @@ pub(super) fn check_carriable(token: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let message = "the access token has a character that only JSON can carry";
-    Err(Failure::new(ErrorKind::Format, message).with_hint("use --format json, and tell the provider"))
+    Err(Failure::new(ErrorKind::Format, message)
+        .with_hint("keepalive token --format json prints it; tell the provider"))
 }
 
 /// The failure with the profile's name in front, if it lacks it.

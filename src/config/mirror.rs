@@ -50,9 +50,11 @@ fn kinds() -> Vec<(&'static str, Kind)> {
     plain.into_iter().chain(CONSUMERS.iter().map(|consumer| (consumer.name, Kind::Consumer(consumer)))).collect()
 }
 
-/// mcp-remote has a file for each server, whose name no one can guess.
 fn needs_path(kind: Kind) -> bool {
-    !matches!(kind, Kind::Consumer(consumer) if consumer.name != "mcp-remote")
+    match kind {
+        Kind::File | Kind::Json | Kind::Template | Kind::Directory => true,
+        Kind::Consumer(consumer) => !consumer.has_one_file && matches!(consumer.delivery, Delivery::Document { .. }),
+    }
 }
 
 /// The keys that a kind uses besides `kind`.

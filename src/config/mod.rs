@@ -56,7 +56,7 @@ pub struct Config {
 
 /// The least margin of a profile that feeds another program: those that refresh by themselves begin five minutes before the
 /// expiry.
-const FED_MARGIN: Duration = Duration::from_secs(6 * 60);
+pub const FED_MARGIN: Duration = Duration::from_secs(6 * 60);
 
 impl Config {
     /// Loads the configuration; without a file at the default place, that is the built-in one. `is_named`: the user

@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 use crate::credential::external::{AccountFile, AccountIdentity, ExternalCredential, ImportSource};
 use crate::engine::refresh::followed_stores::{FollowedStores, OtherEntry, StoreContent, ToolFacts};
 use crate::import_sources::files;
-use crate::import_sources::tool_stores::{PIZAUTH_DUMP, StoreBytes, ToolStores, lasting_provider, read, with_account};
+use crate::import_sources::tool_stores::{
+    PIZAUTH_DUMP, StoreBytes, ToolStores, default_path, lasting_provider, read, with_account,
+};
 use crate::import_sources::tools::Tool;
 use crate::import_sources::{ToolStoreError, openclaw_database};
 use crate::outcome::{ErrorKind, Failure};
@@ -44,7 +46,8 @@ impl FollowedStores for ToolStores {
     fn all_entries(&self, origin: &ImportSource, within: &str) -> Vec<OtherEntry> {
         // That the place cannot be read unattended is told by `read`.
         let Ok((tool, place)) = followed_place(origin, within) else { return Vec::new() };
-        let used_now = self.default_path(tool).filter(|other| *other != place && place != Path::new(PIZAUTH_DUMP));
+        let used_now =
+            default_path(tool, &self.dirs).filter(|other| *other != place && place != Path::new(PIZAUTH_DUMP));
         let roots: Vec<&PathBuf> = std::iter::once(&place).chain(&used_now).collect();
         let files: BTreeSet<PathBuf> = roots.iter().flat_map(|root| all_places(tool, root)).collect();
         let mut entries: Vec<OtherEntry> = Vec::new();

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::credential::external::ExternalCredential;
 use crate::credential::secret::RefreshToken;
-pub use crate::import_sources::tool_stores::{FoundCredential, Selector, ToolStores};
+pub use crate::import_sources::tool_stores::{FoundCredential, Selector, ToolStores, default_path};
 use crate::outcome::{ErrorKind, Failure};
 
 /// One account in a store, usable or not.

@@ -61,7 +61,7 @@ impl ToolStores {
         let bytes = match &selector.file {
             Some(file) if file.as_os_str() == "-" => from_stdin(tool)?,
             Some(file) => self.read_at(tool, &absolute(file), "")?,
-            None => match self.default_path(tool) {
+            None => match default_path(tool, &self.dirs) {
                 Some(place) => self.read_at(tool, &place, "")?,
                 None => read_by_tool(tool, selector)?,
             },
@@ -92,29 +92,6 @@ impl ToolStores {
             is_in_keyring: bytes.is_in_keyring,
         };
         Ok(FoundCredential { credential: foreign, origin, provider })
-    }
-
-    /// Where a tool keeps its store, if that is a file that can be read.
-    pub(super) fn default_path(&self, tool: Tool) -> Option<PathBuf> {
-        let homes = &self.dirs;
-        let below = |dir: &Option<PathBuf>, name: &str| dir.as_ref().map(|dir| dir.join(name));
-        match tool {
-            Tool::Codex => below(&homes.codex, "auth.json"),
-            Tool::Claude => below(&homes.claude, ".credentials.json"),
-            Tool::Grok => below(&homes.grok, "auth.json"),
-            Tool::Gemini => below(&homes.gemini, "oauth_creds.json"),
-            Tool::OpenClaw => homes.openclaw.as_deref().and_then(first_there),
-            Tool::Pizauth => Some(PIZAUTH_DUMP.into()),
-            Tool::OidcAgent => None,
-            Tool::Opencode => below(&homes.opencode, "auth.json"),
-            Tool::Pi => below(&homes.pi, "auth.json"),
-            Tool::Hermes => below(&homes.hermes, "auth.json"),
-            Tool::LiteLlm => homes.litellm.clone(),
-            Tool::CliProxy => homes.cliproxy.clone(),
-            Tool::McpRemote => homes.mcp_remote.as_deref().map(mcp_remote_dir),
-            Tool::Rclone => homes.rclone.clone(),
-            Tool::GhHosts => below(&homes.gh, "hosts.yml"),
-        }
     }
 
     /// Whether the store that a credential came from has its access token alone, so that the tool refreshes nothing.
@@ -209,6 +186,28 @@ pub(super) fn with_account(tool: Tool, store: &StoreBytes, found: ExternalCreden
     }
     let (account, account_file) = claude::account(Path::new(&store.location));
     ExternalCredential { identity: account.merged_with(found.identity), account_file, ..found }
+}
+
+/// Where a tool keeps its store, by the same variables as the tool itself, if that is a file or a directory that can be read.
+pub fn default_path(tool: Tool, dirs: &ToolDirs) -> Option<PathBuf> {
+    let below = |dir: &Option<PathBuf>, name: &str| dir.as_ref().map(|dir| dir.join(name));
+    match tool {
+        Tool::Codex => below(&dirs.codex, "auth.json"),
+        Tool::Claude => below(&dirs.claude, ".credentials.json"),
+        Tool::Grok => below(&dirs.grok, "auth.json"),
+        Tool::Gemini => below(&dirs.gemini, "oauth_creds.json"),
+        Tool::OpenClaw => dirs.openclaw.as_deref().and_then(first_there),
+        Tool::Pizauth => Some(PIZAUTH_DUMP.into()),
+        Tool::OidcAgent => None,
+        Tool::Opencode => below(&dirs.opencode, "auth.json"),
+        Tool::Pi => below(&dirs.pi, "auth.json"),
+        Tool::Hermes => below(&dirs.hermes, "auth.json"),
+        Tool::LiteLlm => dirs.litellm.clone(),
+        Tool::CliProxy => dirs.cliproxy.clone(),
+        Tool::McpRemote => dirs.mcp_remote.as_deref().map(mcp_remote_dir),
+        Tool::Rclone => dirs.rclone.clone(),
+        Tool::GhHosts => below(&dirs.gh, "hosts.yml"),
+    }
 }
 
 fn account_in(tool: Tool, bytes: &[u8], origin: &ImportSource) -> Result<ExternalCredential, ToolStoreError> {

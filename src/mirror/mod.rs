@@ -217,7 +217,7 @@ impl AfterFlight for Mirrors {
 
 /// Where a program has its file, by the same variables as the program itself. `None`: it has none, or several.
 pub fn usual_path(consumer: &Consumer, dirs: &ToolDirs) -> Option<PathBuf> {
-    place::usual_path_of(consumer, dirs)
+    place::usual_path(consumer, dirs)
 }
 
 /// What is written, for a person: a line for each member, or the command.

@@ -1,7 +1,9 @@
 //! Where a mirror is: its file after one link, and the names of its lock and its record.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::import_sources;
+use crate::import_sources::tools::Tool;
 use crate::mirror::target;
 use crate::mirror::values::mark;
 use crate::outcome::{ErrorKind, Failure};
@@ -41,7 +43,7 @@ impl<'a> Place<'a> {
             let key = mark(name.as_bytes());
             return Ok(Self { form: &mirror.form, name, path: PathBuf::new(), entry, file_key: key.clone(), key });
         }
-        let path = mirror.path.clone().or_else(|| usual_path(&mirror.form, dirs)).ok_or_else(|| {
+        let path = mirror.path.clone().or_else(|| of_program(&mirror.form, dirs)).ok_or_else(|| {
             Failure::new(ErrorKind::Mirror, format!("where {} has its file is not known", mirror.form.name()))
                 .with_hint(format!("write path = \"...\" in [[profile.{}.mirror]]", profile.name))
         })?;
@@ -58,21 +60,13 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Where a program has its file, by the same variables as the program itself.
-fn usual_path(form: &MirrorForm, dirs: &ToolDirs) -> Option<PathBuf> {
+fn of_program(form: &MirrorForm, dirs: &ToolDirs) -> Option<PathBuf> {
     let MirrorForm::Consumer { consumer, .. } = form else { return None };
-    usual_path_of(consumer, dirs)
+    usual_path(consumer, dirs)
 }
 
-pub(super) fn usual_path_of(consumer: &Consumer, dirs: &ToolDirs) -> Option<PathBuf> {
-    let below = |dir: &Option<PathBuf>, name: &str| dir.as_deref().map(|dir: &Path| dir.join(name));
-    match consumer.name {
-        "codex" => below(&dirs.codex, "auth.json"),
-        "claude" => below(&dirs.claude, ".credentials.json"),
-        "gemini" => below(&dirs.gemini, "oauth_creds.json"),
-        "opencode" => below(&dirs.opencode, "auth.json"),
-        "pi" => below(&dirs.pi, "auth.json"),
-        "litellm" => dirs.litellm.clone(),
-        _ => None,
-    }
+/// Where a program has its file. `None`: that is not known, or it has several.
+pub(super) fn usual_path(consumer: &Consumer, dirs: &ToolDirs) -> Option<PathBuf> {
+    let tool = consumer.tool.filter(|_| consumer.has_one_file).and_then(Tool::from_name)?;
+    import_sources::default_path(tool, dirs)
 }

@@ -327,11 +327,12 @@ fn build_client(key: &ClientCacheKey, authorities: Option<&[u8]>) -> Result<reqw
     builder.tls_backend_preconfigured(tls).build().map_err(|e| failed(&error_text(&e)))
 }
 
-/// That the `ca_file` of a provider, if it has one, can be used.
+/// That the `ca_file` of a provider, if it has one, can be read and has certificates. The roots of the platform, which take
+/// long to load, are not.
 pub fn check_ca_file(provider: &Provider) -> Result<(), Failure> {
     let Some(path) = &provider.ca_file else { return Ok(()) };
     let pem = durable::read_foreign(path).map_err(|e| ca_file_error(path, &e.to_string()))?;
-    tls::client_config(Some(&pem)).map(drop).map_err(|why| ca_file_error(path, &why))
+    tls::certificates(&pem).map(drop).map_err(|why| ca_file_error(path, &why))
 }
 
 fn ca_file_error(ca_file: &Path, why: &str) -> Failure {

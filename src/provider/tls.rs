@@ -16,14 +16,7 @@ pub(super) fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, 
     let provider = CryptoProvider::get_default().cloned().ok_or("no cryptography is installed")?;
     let verifier = match authorities {
         None => Verifier::new(Arc::clone(&provider)),
-        Some(pem) => {
-            let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-            let certificates = certificates.map_err(|e| e.to_string())?;
-            if certificates.is_empty() {
-                return Err("it contains no certificate".to_owned());
-            }
-            Verifier::new_with_extra_roots(certificates, Arc::clone(&provider))
-        }
+        Some(pem) => Verifier::new_with_extra_roots(certificates(pem)?, Arc::clone(&provider)),
     };
     let verifier = NamingVerifier(verifier.map_err(|e| e.to_string())?);
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -34,6 +27,15 @@ pub(super) fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, 
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The certificates of a file in PEM, of which there must be one.
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates.map_err(|e| e.to_string())? {
+        none if none.is_empty() => Err("it contains no certificate".to_owned()),
+        certificates => Ok(certificates),
+    }
 }
 
 /// A certificate that was refused.

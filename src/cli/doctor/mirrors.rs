@@ -1,16 +1,12 @@
 //! Checks what other programs are fed: whether each mirror has the newest token, is private, and has its margin.
 
-use std::time::Duration;
-
 use crate::cli::doctor::Finding;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
+use crate::config::FED_MARGIN;
 use crate::mirror::{MirrorReport, MirrorState};
 use crate::profile::{Profile, ProfileName};
 use crate::store::journal::Journal;
-
-/// Programs that refresh by themselves begin five minutes before the expiry.
-const LEAST_MARGIN: Duration = Duration::from_secs(6 * 60);
 
 pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let names = setup.config.profile_names().filter(|name| setup.config.has_mirrors(name));
@@ -54,7 +50,7 @@ fn finding(name: &ProfileName, report: &MirrorReport) -> Finding {
 /// A token that lives less than twice the margin is too old for some programs before it can be replaced.
 fn check_margin(profile: &Profile, journal: &Journal) -> Option<Finding> {
     let lifetime = journal.validity.as_ref()?.full_lifetime()?;
-    if profile.margin.of(lifetime) >= LEAST_MARGIN {
+    if profile.margin.of(lifetime) >= FED_MARGIN {
         return None;
     }
     let life = humantime::format_duration(lifetime);

@@ -176,7 +176,11 @@ fn run_as_child(
 
 fn cannot_run(args: &ExecArgs, error: &io::Error) -> NoToken {
     let program = args.command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-    let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-    let failure = Failure::new(ErrorKind::Exec, format!("cannot run `{program}`: {error}"));
+    let (status, hint) = match error.kind() {
+        io::ErrorKind::NotFound => (NOT_FOUND, "check its name, PATH, and the interpreter in its first line"),
+        io::ErrorKind::PermissionDenied => (NOT_EXECUTABLE, "it must be a program, or a script with mode +x"),
+        _ => (NOT_EXECUTABLE, "try it in a shell"),
+    };
+    let failure = Failure::new(ErrorKind::Exec, format!("cannot run `{program}`: {error}")).with_hint(hint);
     NoToken { failure, status: CommandStatus::Child(status) }
 }

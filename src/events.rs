@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,8 +30,10 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 51] = [
+pub const EVENTS: [EventInfo; 53] = [
     event("daemon.up", "info", "The daemon accepts requests."),
+    event("listener.up", "info", "The daemon accepts requests on TCP."),
+    event("listener.failed", "error", "The daemon cannot listen on TCP; it tries again each 30 s."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
     event("daemon.stop", "info", "The daemon is stopping, or has stopped."),
@@ -90,13 +93,13 @@ pub const EVENTS: [EventInfo; 51] = [
     event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
     event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
     event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
-    event("socket.request", "debug", "A request on the socket was answered: its path and the status of the response."),
+    event("socket.request", "debug", "A request of a program was answered: its path and the status of the response."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
 
 /// The fields that events share, in the order of the manual.
-pub const FIELDS: [(&str, &str); 18] = [
+pub const FIELDS: [(&str, &str); 20] = [
     ("event", "The name of the event."),
     ("profile", "The name of the profile."),
     ("provider", "The name of the provider."),
@@ -107,6 +110,8 @@ pub const FIELDS: [(&str, &str); 18] = [
     ("hint", "What to do."),
     ("reason", "Why it was decided so."),
     ("mirror", "The file, directory or program that gets an access token."),
+    ("listener", "What a request came by: socket or tcp."),
+    ("handle", "The id of the handle that a request came with."),
     ("rule", "The number of the rule in src/PROTOCOL.md."),
     ("retry_at", "When keepalive tries again."),
     ("at", "When the next check is."),
@@ -161,6 +166,15 @@ fn rough(wait: Duration) -> String {
 pub fn daemon_up(socket: &Path) {
     let socket = socket.display();
     tracing::info!(event = "daemon.up", pid = std::process::id(), %socket, "keepalive daemon is up");
+}
+
+pub fn listener_up(address: SocketAddr) {
+    tracing::info!(event = "listener.up", "listening on {address}");
+}
+
+pub fn listener_failed(address: SocketAddr, failure: &Failure) {
+    let hint = failure.hint.as_deref();
+    tracing::error!(event = "listener.failed", %address, hint, "{}", failure.message);
 }
 
 /// `next`: the profile that is checked first, and how long until then.
@@ -381,9 +395,16 @@ pub fn token_from_store(reason: &str) {
     tracing::debug!(event = "token.store", reason, "no daemon is used");
 }
 
-/// `path`: without a profile's name or a query.
-pub fn socket_request(path: &'static str, status: u16) {
-    tracing::debug!(event = "socket.request", path, status, "answered");
+/// `path`: without a profile's name or a query. `handle`: its id.
+pub fn socket_request(
+    listener: &'static str,
+    path: &'static str,
+    status: u16,
+    profile: Option<&ProfileName>,
+    handle: Option<&str>,
+) {
+    let profile = profile.map(tracing::field::display);
+    tracing::debug!(event = "socket.request", listener, profile, handle, path, status, "answered");
 }
 
 // ---- Consumers ----

@@ -1,6 +1,7 @@
 //! `keepalive daemon`: runs the scheduler and the broker until it is stopped.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::mpsc::{self, Sender};
@@ -9,14 +10,14 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::Signal;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as value_watch};
 use tokio::task::JoinHandle;
 
 use super::GlobalArgs;
 use super::live_profiles::LiveProfiles;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
-use crate::broker::{Broker, DaemonPlaces, server};
+use crate::broker::{Broker, DaemonPlaces, listener, server};
 use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
@@ -80,7 +81,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
         .map_err(|e| (CommandStatus::TryAgain, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
     let socket_path = setup.environment.socket.clone();
     process::raise_open_file_limit(OPEN_FILES);
-    let listener = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
+    let socket = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));
     let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);
@@ -90,10 +91,12 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     notify_systemd(&[sd_notify::NotifyState::Ready]);
     let mirrors = watch_mirrors(&shared);
     let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
+    let listening = listener::run(broker.clone(), shared.listen.subscribe(), listener::RETRY_INTERVAL);
     let serving = services.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
-            served = server::serve(broker, listener) => served,
+            served = server::serve(broker, socket) => served,
+            never = listening => Ok(never),
             never = reloading => Ok(never),
         }
     });
@@ -111,6 +114,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let late = engine.drain();
     // The next daemon replaces the socket anyway.
     let _gone = std::fs::remove_file(&socket_path);
+    let _gone = std::fs::remove_file(shared.setup.store.layout().listener());
     for name in &late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
@@ -240,12 +244,15 @@ fn hint(hint: &Option<String>) -> &str {
 struct DaemonState {
     setup: Setup,
     config: RwLock<Arc<Config>>,
+    /// Where the TCP listener is to listen. Sent with each configuration that is read, so that a taken port is tried again.
+    listen: value_watch::Sender<Option<SocketAddr>>,
 }
 
 impl DaemonState {
     fn new(setup: Setup) -> Self {
         let config = RwLock::new(Arc::new(setup.config.clone()));
-        Self { setup, config }
+        let (listen, _) = value_watch::channel(setup.config.broker.listen);
+        Self { setup, config, listen }
     }
 
     fn config(&self) -> Arc<Config> {
@@ -328,7 +335,9 @@ impl DaemonState {
                     tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
                 report_warnings(&config);
+                let listen = config.broker.listen;
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
+                self.listen.send_replace(listen);
                 tracing::info!(event = "daemon.reload", "configuration reloaded");
             }
             Err(failure) => {

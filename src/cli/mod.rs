@@ -12,6 +12,7 @@ mod import;
 mod init;
 mod keeper;
 mod layout;
+mod listener_state;
 mod live_profiles;
 mod logging;
 mod login;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::keeper::Keeper;
 use super::layout::{relative_time, table, visible_width};
+use super::listener_state::{self, ListenerState};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::{GlobalArgs, completion};
 use crate::cli::setup;
@@ -128,7 +129,7 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
     let rows: Vec<StatusRow> = names.into_iter().map(|name| StatusRow::new(&setup, name)).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
-        out.json(&json!({ "profiles": profiles }));
+        out.json(&json!({ "profiles": profiles, "listener": listener_state::to_json(&setup) }));
     } else if rows.is_empty() {
         out.info(
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
@@ -144,6 +145,9 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
         if rows.iter().any(|row| row.status.refresh_at.is_some() && row.credential().is_some()) {
             look.keeper.warn_if_nobody("this", out);
         }
+    }
+    if let (false, Some((_, ListenerState::Failed(failure)))) = (out.is_json, ListenerState::of(&setup)) {
+        out.warn(&failure.in_one_line());
     }
     rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)
 }

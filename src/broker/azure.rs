@@ -71,6 +71,9 @@ pub(super) async fn token(
             responses::set_retry_of(&mut response, &outcome, broker.engine.clock().now().wall);
             response
         }
+        Err(Ungranted::Revoked) => {
+            failed(StatusCode::BAD_REQUEST, "invalid_grant", &HandleRefusal::Unknown.failure().in_one_line())
+        }
         Err(Ungranted::OtherAccount) => {
             failed(StatusCode::BAD_REQUEST, "invalid_grant", &oauth::other_account(&grant.profile))
         }

@@ -77,15 +77,19 @@ impl HandleRefusal {
             Self::Malformed(error) => unauthorized(&error.to_string()).with_hint(new_one),
             Self::Unknown => unauthorized("the handle is not known, or is revoked").with_hint(new_one),
             Self::Expired => unauthorized("the handle has expired").with_hint(new_one),
-            Self::OtherUser => Failure::new(ErrorKind::Forbidden, "the handle belongs to another user of this machine")
-                .with_hint("keepalive handle create --any-user makes one for other users and containers"),
+            Self::OtherUser => {
+                let message = "the handle is for programs of its user, and this client is not known to be one";
+                Failure::new(ErrorKind::Forbidden, message)
+                    .with_hint("keepalive handle create --any-user makes one for other users and containers")
+            }
             Self::Unreadable(outcome) => {
                 outcome.error.clone().unwrap_or_else(|| Failure::new(ErrorKind::Io, "the handles cannot be read"))
             }
         }
     }
 
-    fn response(&self) -> ApiResponse {
+    /// As `/v1` tells it.
+    pub(super) fn response(&self) -> ApiResponse {
         match self {
             Self::Unreadable(_) => responses::refusal(StatusCode::SERVICE_UNAVAILABLE, self.failure()),
             Self::OtherUser => responses::refusal(StatusCode::FORBIDDEN, self.failure()),

@@ -21,6 +21,8 @@ pub(super) enum Ungranted {
     Nothing(Box<Outcome>),
     /// The profile has a credential of another account than the handle was made for.
     OtherAccount,
+    /// The handle was revoked meanwhile.
+    Revoked,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,12 @@ impl Broker {
         obtained: &TokenResult,
     ) -> Result<Duration, Ungranted> {
         let Some(token) = &obtained.token else { return Err(Ungranted::Nothing(Box::new(obtained.outcome.clone()))) };
+        // The wait for the token may have been long.
+        let hash = handle.sha256.clone();
+        let still = self.on_thread(move |broker| broker.engine.store().handles().find(&hash)).await;
+        if matches!(still, Ok(Ok(None))) {
+            return Err(Ungranted::Revoked);
+        }
         if self.is_of_other_account(grant, token).await {
             return Err(Ungranted::OtherAccount);
         }

@@ -46,21 +46,36 @@ pub async fn run(broker: Broker, mut wishes: watch::Receiver<Option<SocketAddr>>
             changed(&mut wishes).await;
             continue;
         };
+        let told = |error: &io::Error| {
+            report.tell(Some(ListenerReport { address, error: Some(failure(address, error)) }));
+        };
+        let Some(listener) = bind_when_free(address, &mut wishes, retry, told).await else { continue };
+        report.tell(Some(ListenerReport { address, error: None }));
+        tokio::select! {
+            never = server::serve_tcp(&broker, &listener, address) => match never {},
+            () = until_other(&mut wishes, address) => {}
+        }
+    }
+}
+
+/// Tries until it can listen. `None`: the wish has changed.
+async fn bind_when_free(
+    address: SocketAddr,
+    wishes: &mut watch::Receiver<Option<SocketAddr>>,
+    retry: Duration,
+    mut told: impl FnMut(&io::Error),
+) -> Option<TcpListener> {
+    loop {
         match TcpListener::bind(address).await {
-            Ok(listener) => {
-                report.tell(Some(ListenerReport { address, error: None }));
-                tokio::select! {
-                    never = server::serve_tcp(&broker, &listener, address) => match never {},
-                    () = until_other(&mut wishes, address) => {}
-                }
-            }
-            Err(error) => {
-                report.tell(Some(ListenerReport { address, error: Some(failure(address, &error)) }));
-                tokio::select! {
-                    () = changed(&mut wishes) => {}
-                    () = tokio::time::sleep(retry) => {}
-                }
-            }
+            Ok(listener) => return Some(listener),
+            Err(error) => told(&error),
+        }
+        tokio::select! {
+            () = changed(wishes) => {}
+            () = tokio::time::sleep(retry) => {}
+        }
+        if *wishes.borrow_and_update() != Some(address) {
+            return None;
         }
     }
 }
@@ -122,5 +137,36 @@ impl Drop for ReportFile {
         if self.last.is_some() {
             let _advice = durable::remove(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn port_is_taken_soon_after_it_is_free() {
+        let squatter = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = squatter.local_addr().unwrap();
+        let (_wish, mut wishes) = watch::channel(Some(address));
+        let (mut squatter, mut tries) = (Some(squatter), 0);
+        let told = |error: &io::Error| {
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            tries += 1;
+            if tries == 3 {
+                squatter = None;
+            }
+        };
+        let listener = bind_when_free(address, &mut wishes, Duration::from_millis(1), told).await.unwrap();
+        assert_eq!((listener.local_addr().unwrap(), tries), (address, 3));
+    }
+
+    #[tokio::test]
+    async fn other_address_is_listened_on_as_soon_as_it_is_wished() {
+        let squatter = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = squatter.local_addr().unwrap();
+        let (wish, mut wishes) = watch::channel(Some(address));
+        let told = |_: &io::Error| drop(wish.send_replace(None));
+        assert!(bind_when_free(address, &mut wishes, Duration::from_secs(3600), told).await.is_none());
     }
 }

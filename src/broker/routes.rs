@@ -12,7 +12,7 @@ use hyper::{Method, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::azure;
-use super::caller::{Caller, forbidden, noted};
+use super::caller::{Caller, HandleRefusal, forbidden, noted};
 use super::grants::Ungranted;
 use super::limits::ListenerKind;
 use super::oauth;
@@ -137,6 +137,7 @@ async fn token_response(
                 None => responses::token(name, *obtained, has_id_token, &now),
                 Some(Ungranted::Nothing(outcome)) => responses::failure(name.as_str(), *outcome, now.wall),
                 Some(Ungranted::OtherAccount) => forbidden(&oauth::other_account(name)),
+                Some(Ungranted::Revoked) => HandleRefusal::Unknown.response(),
             }
         }
         Ok(TokenAnswer::NothingNewer) => responses::empty(StatusCode::NO_CONTENT),

@@ -15,8 +15,22 @@ pub fn is_ours(_client: SocketAddr, _server: SocketAddr) -> bool {
     true
 }
 
-/// Whether this system tells it.
-pub const IS_TOLD: bool = cfg!(target_os = "linux");
+/// Whether this system tells it: asked for a connection of this process with itself.
+#[cfg(target_os = "linux")]
+pub fn is_told() -> bool {
+    let told = || -> std::io::Result<bool> {
+        let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        let client = std::net::TcpStream::connect(listener.local_addr()?)?;
+        Ok(is_ours(client.local_addr()?, client.peer_addr()?))
+    };
+    told().unwrap_or(false)
+}
+
+/// Elsewhere than on Linux it is not asked.
+#[cfg(not(target_os = "linux"))]
+pub fn is_told() -> bool {
+    false
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -117,7 +131,7 @@ mod linux {
                 let Some((client, server)) = connected(address) else { continue };
                 let (ours, theirs) = (server.peer_addr().unwrap(), server.local_addr().unwrap());
                 assert_eq!(owner(ours, theirs).unwrap(), Some(own), "{address}");
-                assert!(super::super::is_ours(ours, theirs));
+                assert!(super::super::is_ours(ours, theirs) && super::super::is_told());
                 drop(client);
                 assert_eq!(owner(ours, theirs).unwrap(), None, "it is closed");
             }

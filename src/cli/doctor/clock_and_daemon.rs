@@ -23,9 +23,13 @@ pub(super) fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
 pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
     let handles = setup.store.handles().list().err().map(|e| Finding::from_store_error("handles", &e));
     let listener = ListenerState::of(setup).map(|(address, state)| match state {
-        ListenerState::Listening if !peer_user::IS_TOLD => {
+        ListenerState::Listening if !peer_user::is_told() => {
             let text = format!("listening on {address}; this system does not tell the user of a client");
-            Finding::warning("listener", text, "a handle is all that protects the tokens: keep each secret")
+            let hint = match cfg!(target_os = "linux") {
+                true => "handles are refused unless they are made with --any-user; load the kernel module tcp_diag",
+                false => "a handle is all that protects the tokens: keep each secret",
+            };
+            Finding::warning("listener", text, hint)
         }
         ListenerState::Listening => Finding::good("listener", format!("listening on {address}")),
         ListenerState::Failed(failure) => {

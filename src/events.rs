@@ -3,12 +3,14 @@
 //!
 //! No function takes a secret. Of a fingerprint only the beginning is logged.
 
+mod programs;
+
 use std::fmt::Display;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+pub use self::programs::*;
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
@@ -166,15 +168,6 @@ fn rough(wait: Duration) -> String {
 pub fn daemon_up(socket: &Path) {
     let socket = socket.display();
     tracing::info!(event = "daemon.up", pid = std::process::id(), %socket, "keepalive daemon is up");
-}
-
-pub fn listener_up(address: SocketAddr) {
-    tracing::info!(event = "listener.up", "listening on {address}");
-}
-
-pub fn listener_failed(address: SocketAddr, failure: &Failure) {
-    let hint = failure.hint.as_deref();
-    tracing::error!(event = "listener.failed", %address, hint, "{}", failure.message);
 }
 
 /// `next`: the profile that is checked first, and how long until then.
@@ -393,36 +386,6 @@ pub fn token_from_daemon(profile: &ProfileName) {
 
 pub fn token_from_store(reason: &str) {
     tracing::debug!(event = "token.store", reason, "no daemon is used");
-}
-
-/// `path`: without a profile's name or a query. `handle`: its id.
-pub fn socket_request(
-    listener: &'static str,
-    path: &'static str,
-    status: u16,
-    profile: Option<&ProfileName>,
-    handle: Option<&str>,
-) {
-    let profile = profile.map(tracing::field::display);
-    tracing::debug!(event = "socket.request", listener, profile, handle, path, status, "answered");
-}
-
-// ---- Consumers ----
-
-pub fn helper_serves(profile: &ProfileName, server: &dyn Display) {
-    tracing::debug!(event = "helper.serves", profile = %profile, "{server} is one of its hosts");
-}
-
-pub fn helper_declines(reason: &str) {
-    tracing::debug!(event = "helper.declines", reason, "nothing is given out");
-}
-
-pub fn exec_starts(profile: &ProfileName, generation: Generation) {
-    tracing::debug!(event = "exec.start", profile = %profile, generation = generation.get(), "the command starts");
-}
-
-pub fn exec_again(profile: &ProfileName, reason: &str) {
-    tracing::debug!(event = "exec.again", profile = %profile, reason, "the command ended with the status to refresh on");
 }
 
 // ---- Steps ----

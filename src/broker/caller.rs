@@ -1,8 +1,6 @@
 //! Who makes a request, and which handle admits it: on the socket the peer's user is enough, on TCP a handle is needed.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
@@ -10,10 +8,9 @@ use hyper::{Response, StatusCode};
 use super::limits::ListenerKind;
 use super::responses::{self, ApiResponse};
 use super::state::Broker;
-use crate::credential::Generation;
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
-use crate::store::handles::{Handle, HandleGrant, HandleHash, HandleRecord, HandleTextError, TokenGrant};
+use crate::store::handles::{Handle, HandleGrant, HandleRecord, HandleTextError, TokenGrant};
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
@@ -51,20 +48,6 @@ pub(super) enum HandleRefusal {
     OtherUser,
     /// The handles cannot be read.
     Unreadable(Box<Outcome>),
-}
-
-/// The newest generation that was handed out for each handle.
-#[derive(Debug, Default)]
-pub(super) struct HandleMemory(Mutex<HashMap<HandleHash, Generation>>);
-
-impl HandleMemory {
-    pub(super) fn note(&self, handle: &HandleHash, generation: Generation) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.clone(), generation);
-    }
-
-    pub(super) fn of(&self, handle: &HandleHash) -> Option<Generation> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(handle).copied()
-    }
 }
 
 impl HandleRefusal {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::routes;
 use super::server;
 use super::state::Broker;
 use crate::events;
@@ -52,7 +53,7 @@ pub async fn run(broker: Broker, mut wishes: watch::Receiver<Option<SocketAddr>>
         let Some(listener) = bind_when_free(address, &mut wishes, retry, told).await else { continue };
         report.tell(Some(ListenerReport { address, error: None }));
         tokio::select! {
-            never = server::serve_tcp(&broker, &listener, address) => match never {},
+            never = server::serve_tcp(&broker, &listener, address, routes::tcp_router(broker.clone())) => match never {},
             () = until_other(&mut wishes, address) => {}
         }
     }
@@ -80,7 +81,8 @@ async fn bind_when_free(
     }
 }
 
-async fn changed(wishes: &mut watch::Receiver<Option<SocketAddr>>) {
+/// Waits for the next wish.
+pub(super) async fn changed<T>(wishes: &mut watch::Receiver<T>) {
     if wishes.changed().await.is_err() {
         // There will be no other wish.
         std::future::pending().await
@@ -96,7 +98,7 @@ async fn until_other(wishes: &mut watch::Receiver<Option<SocketAddr>>, address: 
     }
 }
 
-fn failure(address: SocketAddr, error: &io::Error) -> Failure {
+pub(super) fn failure(address: SocketAddr, error: &io::Error) -> Failure {
     let message = format!("the daemon cannot listen on {address}: {error}");
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {

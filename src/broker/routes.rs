@@ -31,6 +31,8 @@ const PROFILES: &str = "/v1/profiles";
 const PING: &str = "/v1/ping";
 const HEALTH: &str = "/v1/health";
 const METRICS: &str = "/metrics";
+/// What stands before the paths of a metadata server.
+const GCE: &str = "/computeMetadata/";
 
 const PATHS: [&str; 6] = [PING, HEALTH, METRICS, PROFILES, PROFILE, TOKEN];
 /// What there is on TCP alone.
@@ -76,6 +78,9 @@ pub(super) fn tcp_router(broker: Broker) -> Router {
 pub(super) fn label(path: &str) -> &'static str {
     if let Some(known) = PATHS.into_iter().chain(TCP_PATHS).find(|known| *known == path) {
         return known;
+    }
+    if path.starts_with(GCE) {
+        return GCE;
     }
     match path.strip_prefix("/v1/profiles/").map(|rest| rest.split_once('/')) {
         Some(None) => PROFILE,

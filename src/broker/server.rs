@@ -76,8 +76,12 @@ pub async fn serve(broker: Broker, listener: UnixListener) -> io::Result<Infalli
 }
 
 /// Serves TCP connections until dropped.
-pub(super) async fn serve_tcp(broker: &Broker, listener: &TcpListener, listen: SocketAddr) -> Infallible {
-    let router = routes::tcp_router(broker.clone());
+pub(super) async fn serve_tcp(
+    broker: &Broker,
+    listener: &TcpListener,
+    listen: SocketAddr,
+    router: Router,
+) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
         let Some(stream) = accepted(listener.accept().await).await else { continue };

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::cache::{Configuration, TokenCache};
-use super::caller::HandleMemory;
+use super::handle_memory::HandleMemory;
 use super::limits::ConnectionTable;
 use super::metrics::Metrics;
 use super::query::{Condition, TokenQuery};

@@ -17,11 +17,11 @@ use super::GlobalArgs;
 use super::live_profiles::LiveProfiles;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
-use crate::broker::{Broker, DaemonPlaces, listener, server};
+use crate::broker::{Broker, DaemonPlaces, gce, listener, server};
 use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
-use crate::config::Config;
+use crate::config::{BrokerSettings, Config, GceSettings};
 use crate::engine::Engine;
 use crate::events;
 use crate::mirror::watch;
@@ -89,9 +89,8 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
-    let mirrors = watch_mirrors(&shared);
-    let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
-    let listening = listener::run(broker.clone(), shared.listen.subscribe(), listener::RETRY_INTERVAL);
+    let reloading = shared.clone().watch_config(seen, hangup, (bell, watch_mirrors(&shared)), has_trouble);
+    let listening = Arc::clone(&shared).serve_tcp(broker.clone());
     let serving = services.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
@@ -112,9 +111,9 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     notify_systemd(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(event = "daemon.stop", "stopping; finishing refreshes in progress");
     let late = engine.drain();
-    // The next daemon replaces the socket anyway.
-    let _gone = std::fs::remove_file(&socket_path);
-    let _gone = std::fs::remove_file(shared.setup.store.layout().listener());
+    // The next daemon replaces them anyway.
+    let traces = [socket_path, shared.setup.store.layout().listener()];
+    let _gone = traces.map(std::fs::remove_file);
     for name in &late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
@@ -246,13 +245,15 @@ struct DaemonState {
     config: RwLock<Arc<Config>>,
     /// Where the TCP listener is to listen. Sent with each configuration that is read, so that a taken port is tried again.
     listen: value_watch::Sender<Option<SocketAddr>>,
+    gce: value_watch::Sender<Vec<GceSettings>>,
 }
 
 impl DaemonState {
     fn new(setup: Setup) -> Self {
         let config = RwLock::new(Arc::new(setup.config.clone()));
-        let (listen, _) = value_watch::channel(setup.config.broker.listen);
-        Self { setup, config, listen }
+        let BrokerSettings { listen, gce, .. } = setup.config.broker.clone();
+        let (listen, gce) = (value_watch::Sender::new(listen), value_watch::Sender::new(gce));
+        Self { setup, config, listen, gce }
     }
 
     fn config(&self) -> Arc<Config> {
@@ -287,6 +288,15 @@ impl DaemonState {
         };
         let places = DaemonPlaces::of(&self.setup.environment);
         Broker::new(engine, Arc::new(profiles), places, Arc::clone(&scheduler.last_look))
+    }
+
+    /// Serves on TCP where the configuration says.
+    async fn serve_tcp(self: Arc<Self>, broker: Broker) -> Infallible {
+        let retry = listener::RETRY_INTERVAL;
+        tokio::select! {
+            never = listener::run(broker.clone(), self.listen.subscribe(), retry) => never,
+            never = gce::run(broker, self.gce.subscribe(), retry) => never,
+        }
     }
 
     /// Reloads on SIGHUP and when the file changes from `seen`, and withdraws the report of a missing key once there is
@@ -335,9 +345,10 @@ impl DaemonState {
                     tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
                 report_warnings(&config);
-                let listen = config.broker.listen;
+                let BrokerSettings { listen, gce, .. } = config.broker.clone();
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
                 self.listen.send_replace(listen);
+                self.gce.send_replace(gce);
                 tracing::info!(event = "daemon.reload", "configuration reloaded");
             }
             Err(failure) => {

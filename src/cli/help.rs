@@ -288,7 +288,9 @@ pub fn synopsis(command: &Command, name: &str) -> String {
     };
     let options = command.get_arguments().filter(is_shown).filter(|arg| !arg.is_positional());
     let positionals = command.get_arguments().filter(is_shown).filter(|arg| arg.is_positional());
-    let words: Vec<String> = options.chain(positionals).map(word).collect();
+    let actions: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let action = (!actions.is_empty()).then(|| format!("{} [ARGUMENT]...", actions.join("|")));
+    let words: Vec<String> = options.chain(positionals).map(word).chain(action).collect();
     std::iter::once(name.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -10,7 +10,7 @@ use crate::outcome::Failure;
 use crate::sys::lockfile::LockFile;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ListenerState {
+pub(super) enum TcpListenerState {
     Listening,
     /// The port is taken, most likely.
     Failed(Failure),
@@ -19,7 +19,7 @@ pub(super) enum ListenerState {
     NoDaemon,
 }
 
-impl ListenerState {
+impl TcpListenerState {
     /// `None`: the configuration has no listener.
     pub(super) fn of(setup: &Setup) -> Option<(SocketAddr, Self)> {
         let address = setup.config.broker.listen?;
@@ -47,10 +47,10 @@ impl ListenerState {
 
 /// As `status --json` shows it.
 pub(super) fn to_json(setup: &Setup) -> Value {
-    let Some((address, state)) = ListenerState::of(setup) else { return Value::Null };
+    let Some((address, state)) = TcpListenerState::of(setup) else { return Value::Null };
     let error = match &state {
-        ListenerState::Failed(failure) => Some(failure),
-        ListenerState::Listening | ListenerState::Pending | ListenerState::NoDaemon => None,
+        TcpListenerState::Failed(failure) => Some(failure),
+        TcpListenerState::Listening | TcpListenerState::Pending | TcpListenerState::NoDaemon => None,
     };
     json!({ "address": address, "state": state.word(), "error": error })
 }

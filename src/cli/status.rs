@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::keeper::Keeper;
 use super::layout::{relative_time, table, visible_width};
-use super::listener_state::{self, ListenerState};
+use super::listener_state::{self, TcpListenerState};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::{GlobalArgs, completion};
 use crate::cli::setup;
@@ -146,7 +146,7 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
             look.keeper.warn_if_nobody("this", out);
         }
     }
-    if let (false, Some((_, ListenerState::Failed(failure)))) = (out.is_json, ListenerState::of(&setup)) {
+    if let (false, Some((_, TcpListenerState::Failed(failure)))) = (out.is_json, TcpListenerState::of(&setup)) {
         out.warn(&failure.in_one_line());
     }
     rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)

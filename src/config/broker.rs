@@ -5,14 +5,27 @@ use std::net::{IpAddr, SocketAddr};
 use super::error::ValueError;
 use super::keys;
 use super::section::{Entry, Section};
+use super::values;
+use crate::profile::{BadProfileName, ProfileName};
 
 /// What the daemon offers to other programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerSettings {
     /// The loopback address and port of the TCP listener; `None`: there is none.
     pub listen: Option<SocketAddr>,
+    /// Metadata servers of Google's cloud, one for each profile that needs one.
+    pub gce: Vec<GceSettings>,
     /// Whether the metrics have series for each profile; `None`: unless there are very many.
     pub metrics_per_profile: Option<bool>,
+}
+
+/// A metadata server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GceSettings {
+    pub listen: SocketAddr,
+    pub profile: ProfileName,
+    /// The project that its clients are told.
+    pub project: Option<String>,
 }
 
 /// The settings. Mistakes are noted, and the default then stands for what has them.
@@ -21,7 +34,31 @@ pub(super) fn read(section: &Section<'_>) -> BrokerSettings {
     BrokerSettings {
         listen: section.read("listen", |e| e.parse(loopback_address)),
         metrics_per_profile: section.read("metrics_per_profile", Entry::flag),
+        gce: section.read("gce", |e| e.tables()).unwrap_or_default().iter().filter_map(read_gce).collect(),
     }
+}
+
+fn read_gce(section: &Section<'_>) -> Option<GceSettings> {
+    section.reject_unknown(&[keys::GCE]);
+    if !cfg!(target_os = "linux") {
+        let message = "works only on Linux: elsewhere no system tells the user of a client";
+        section.document.note(section.diagnostic("listen", message, "remove this section").into());
+    }
+    let listen = section.read("listen", |e| e.parse(loopback_address));
+    let profile = section.read("profile", |e| e.parse(profile_name));
+    let project = section.read("project", |e| e.parse(|text| values::external_name(text, "")));
+    for (key, is_there) in [("listen", listen.is_some()), ("profile", profile.is_some())] {
+        if !is_there && !section.has(key) && !section.has_mistake_about(&[key], keys::GCE) {
+            let message = format!("{key} is missing");
+            let hint = format!("write {key} = {}", keys::example(key).unwrap_or_default());
+            section.document.note(section.diagnostic("", message, hint).into());
+        }
+    }
+    Some(GceSettings { listen: listen?, profile: profile?, project })
+}
+
+fn profile_name(text: &str) -> Result<ProfileName, ValueError> {
+    text.parse().map_err(|e: BadProfileName| ValueError::new(format!("is not a profile: {e}")))
 }
 
 /// An address that stands in the configurations of other programs, so it is one that is known before the start.

@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
-pub use broker::BrokerSettings;
+pub use broker::{BrokerSettings, GceSettings};
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
 pub use error::{nearest, nearest_provider};
 pub use profile::section_key;

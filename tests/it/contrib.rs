@@ -37,11 +37,20 @@ fn pages() -> Vec<(String, Vec<u8>)> {
         let full = sub.clone().name(name).bin_name(title.replacen('-', " ", 1)).display_name(name);
         let own = full.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg }).override_usage(usage);
         let (file, text) = page(&own, title);
+        let text = without_subcommands(text);
         let more = if sub.get_name() == "daemon" { daemon_manual() } else { String::new() };
         let rest = subcommand_sections(sub) + &manual_of_command(sub.get_name());
         pages.push((file, [&text, more.as_bytes(), rest.as_bytes()].concat()));
     }
     pages
+}
+
+/// Without the list of pages that are not there: the actions stand in the page itself.
+fn without_subcommands(page: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8(page).unwrap();
+    let Some((before, list)) = text.split_once(".SH SUBCOMMANDS\n") else { return text.into_bytes() };
+    let rest = list.find(".SH ").map_or("", |at| &list[at..]);
+    format!("{before}{rest}").into_bytes()
 }
 
 /// The options of each action of a command that has some.

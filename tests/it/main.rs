@@ -29,6 +29,7 @@ mod feeds;
 mod first_login;
 mod followed_tools;
 mod fuzz;
+mod google_metadata;
 mod handles;
 mod helpers;
 mod http;

@@ -40,7 +40,7 @@ impl OAuthParameters {
         if !media_type.eq_ignore_ascii_case("application/json") {
             return Err(ParameterError::MediaType);
         }
-        let members: Members = serde_json::from_slice(body).map_err(|_| ParameterError::Malformed)?;
+        let members: OAuthMembers = serde_json::from_slice(body).map_err(|_| ParameterError::Malformed)?;
         let texts = members.0.into_iter().map(|(name, value)| match value {
             Value::String(text) => Ok((name, text)),
             Value::Null => Ok((name, String::new())),
@@ -71,29 +71,29 @@ impl OAuthParameters {
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// The members of a JSON object, with those that are there twice.
-struct Members(Vec<(String, Value)>);
+struct OAuthMembers(Vec<(String, Value)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for OAuthMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
+        deserializer.deserialize_map(OAuthMembersVisitor)
     }
 }
 
-struct MembersVisitor;
+struct OAuthMembersVisitor;
 
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members;
+impl<'de> Visitor<'de> for OAuthMembersVisitor {
+    type Value = OAuthMembers;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OAuthMembers, A::Error> {
         let mut members = Vec::new();
         while let Some(member) = map.next_entry()? {
             members.push(member);
         }
-        Ok(Members(members))
+        Ok(OAuthMembers(members))
     }
 }
 

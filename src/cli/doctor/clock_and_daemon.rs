@@ -2,7 +2,7 @@
 
 use crate::cli::doctor::Finding;
 use crate::cli::keeper::{Keeper, REMEDY};
-use crate::cli::listener_state::ListenerState;
+use crate::cli::listener_state::TcpListenerState;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
@@ -22,8 +22,8 @@ pub(super) fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
 /// Nothing is told of a listener that is not configured.
 pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
     let handles = setup.store.handles().list().err().map(|e| Finding::from_store_error("handles", &e));
-    let listener = ListenerState::of(setup).map(|(address, state)| match state {
-        ListenerState::Listening if !peer_user::is_told() => {
+    let listener = TcpListenerState::of(setup).map(|(address, state)| match state {
+        TcpListenerState::Listening if !peer_user::is_told() => {
             let text = format!("listening on {address}; this system does not tell the user of a client");
             let hint = match cfg!(target_os = "linux") {
                 true => "handles are refused unless they are made with --any-user; load the kernel module tcp_diag",
@@ -31,16 +31,16 @@ pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
             };
             Finding::warning("listener", text, hint)
         }
-        ListenerState::Listening => Finding::good("listener", format!("listening on {address}")),
-        ListenerState::Failed(failure) => {
+        TcpListenerState::Listening => Finding::good("listener", format!("listening on {address}")),
+        TcpListenerState::Failed(failure) => {
             Finding::warning("listener", failure.message, failure.hint.as_deref().unwrap_or_default())
         }
-        ListenerState::Pending => Finding::warning(
+        TcpListenerState::Pending => Finding::warning(
             "listener",
             format!("the daemon does not listen on {address} yet"),
             "if that stays so, restart it: its log says why",
         ),
-        ListenerState::NoDaemon => {
+        TcpListenerState::NoDaemon => {
             Finding::warning("listener", format!("no daemon listens on {address}"), "keepalive service install")
         }
     });

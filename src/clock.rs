@@ -80,6 +80,17 @@ impl Timestamp {
     }
 }
 
+/// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| {
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match is_number {
+            true => format!("it has no unit; did you mean {text}s?"),
+            false => "it is not a duration; write it like 90s, 15m, 2h or \"1d 12h\"".into(),
+        }
+    })
+}
+
 fn as_i64_millis(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }

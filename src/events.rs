@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 50] = [
+pub const EVENTS: [EventInfo; 51] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -86,14 +86,11 @@ pub const EVENTS: [EventInfo; 50] = [
     event("schedule.held", "debug", "A refresh waits: too many were started, or the provider is down."),
     event("token.daemon", "debug", "The access token comes from the running daemon."),
     event("token.store", "debug", "The access token comes from the store without a daemon, and why."),
-    event(
-        "helper.serves",
-        "debug",
-        "A credential helper gives out the token of a profile, for a host of that profile.",
-    ),
+    event("helper.serves", "debug", "A credential helper gives out the token of a profile for one of its hosts."),
     event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
     event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
     event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
+    event("socket.request", "debug", "A request on the socket was answered: its path and the status of the response."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
@@ -382,6 +379,11 @@ pub fn token_from_daemon(profile: &ProfileName) {
 
 pub fn token_from_store(reason: &str) {
     tracing::debug!(event = "token.store", reason, "no daemon is used");
+}
+
+/// `path`: without a profile's name or a query.
+pub fn socket_request(path: &'static str, status: u16) {
+    tracing::debug!(event = "socket.request", path, status, "answered");
 }
 
 // ---- Consumers ----

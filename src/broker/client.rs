@@ -1,12 +1,14 @@
 //! Asks a running daemon for a token: blocking requests without runtime, TLS or D-Bus, so that `token` starts fast.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
-use std::sync::mpsc;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{BrokerRequest, BrokerResponse, PROTOCOL, PROTOCOL_HEADER, STORE_HEADER};
+use super::query::MAX_TIMEOUT;
+use super::wire::{BrokerRequest, BrokerResponse, DaemonPlaces, FailureBody, TokenBody};
+use crate::clock::Clock;
 use crate::events;
+use crate::outcome::ErrorKind;
 use crate::sys::socket;
 
 /// A daemon that does not respond within this time counts as absent. One on a busy machine takes some time, and may be
@@ -15,94 +17,197 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_PING_TIMEOUT: Duration = Duration::from_millis(300);
 /// The time, beyond the caller's own limit, for the response to come across.
 const SLACK: Duration = Duration::from_secs(1);
-const OK: &[u8] = b"HTTP/1.1 200 ";
 /// The longest response: a token of a megabyte and its JSON.
-const MAX_RESPONSE_BYTES: u64 = 2 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Asks the daemon on `path`. `None`: there is no daemon for this store, so the store must be used directly.
-pub fn request_token(path: &Path, store: &str, request: &BrokerRequest) -> Option<BrokerResponse> {
-    if !path.exists() {
-        return unused("there is no socket of a daemon");
+/// Asks the daemon for a token. `None`: there is no daemon for this configuration, so the store must be used directly.
+pub fn request_token(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Option<BrokerResponse> {
+    match ask(places, clock, request) {
+        Ok(response) => Some(response),
+        Err(reason) => {
+            events::token_from_store(&reason);
+            None
+        }
     }
-    let limit = Duration::from_millis(request.timeout_ms);
-    let (sign_of_life, patience) = (limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT), limit + SLACK);
-    let body = serde_json::to_string(request).ok()?;
-    let (ping, wish) = (http_request("GET /v1/ping", store, ""), http_request("POST /v1/token", store, &body));
-    let (send, receive) = mpsc::channel();
-    let path = path.to_owned();
-    // Connecting to a stopped daemon blocks once its queue is full, and a Unix socket has no connect timeout; before
-    // that the system connects on behalf of a daemon that will never respond. So a thread pings it first, and is left
-    // behind if it does not come back.
-    let spawned = std::thread::Builder::new().name("daemon client".into()).spawn(move || {
-        for (http_request, patience) in [(ping, sign_of_life), (wish, patience)] {
-            let answer = exchange(&path, &http_request, patience).ok().filter(|answer| answer.starts_with(OK));
-            let is_ok = answer.is_some();
-            if send.send(answer).is_err() || !is_ok {
-                return;
+}
+
+/// `Err`: why no daemon is used.
+fn ask(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Result<BrokerResponse, String> {
+    if !places.socket.exists() {
+        return Err("there is no socket of a daemon".into());
+    }
+    let (limit, began) = (Duration::from_millis(request.timeout_ms), clock.now());
+    let sign_of_life = limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT);
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the daemon does not respond in time".to_owned(),
+        _ => format!("the daemon cannot be asked: {e}"),
+    };
+    let stream = socket::connect(&places.socket, sign_of_life).map_err(failed)?;
+    let stream = stream.ok_or("no daemon listens on the socket")?;
+    let mut connection = DaemonConnection { stream, received: Vec::new(), clock };
+    // The system accepts connections on behalf of a daemon that is stopped, so its sign of life comes first.
+    let pong = connection.exchange(&http_request("/v1/ping", places), sign_of_life).map_err(failed)?;
+    match pong.status {
+        200 => {}
+        412 => return Err("the daemon has another configuration, state directory or protocol".into()),
+        status => return Err(format!("the daemon refused the connection with status {status}")),
+    }
+    loop {
+        let asked = clock.now();
+        let left = limit.saturating_sub(asked.time_since(&began));
+        let timeout = left.min(MAX_TIMEOUT);
+        let target = format!(
+            "/v1/profiles/{}/token?min_valid={}ms&timeout={}ms&id_token={}",
+            request.profile,
+            request.min_valid_ms,
+            timeout.as_millis(),
+            request.id_token
+        );
+        let response = connection.exchange(&http_request(&target, places), timeout + SLACK).map_err(failed)?;
+        let response = response.read()?;
+        let is_busy = response.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Busy);
+        let has_waited = clock.now().time_since(&asked) >= timeout;
+        if !(response.token.is_none() && is_busy && has_waited && left > timeout) {
+            return Ok(response);
+        }
+    }
+}
+
+fn http_request(target: &str, places: &DaemonPlaces) -> String {
+    let mut request = format!("GET {target} HTTP/1.1\r\nhost: keepalive\r\n");
+    for (name, value) in places.headers() {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    request
+}
+
+/// One connection, for one request after the other.
+struct DaemonConnection<'c> {
+    stream: UnixStream,
+    received: Vec<u8>,
+    clock: &'c dyn Clock,
+}
+
+/// A response: its status and its body.
+#[derive(Debug)]
+struct DaemonResponse {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl DaemonConnection<'_> {
+    /// Sends a request and waits for the whole response.
+    fn exchange(&mut self, request: &str, within: Duration) -> io::Result<DaemonResponse> {
+        let began = self.clock.now();
+        self.stream.set_write_timeout(Some(within))?;
+        self.stream.write_all(request.as_bytes())?;
+        let mut part = vec![0; 16 * 1024];
+        loop {
+            if let Some((response, length)) = parse_response(&self.received)? {
+                self.received.drain(..length);
+                return Ok(response);
+            }
+            let left = within.saturating_sub(self.clock.now().time_since(&began));
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut part)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => self.received.extend_from_slice(&part[..length]),
             }
         }
+    }
+}
+
+impl DaemonResponse {
+    /// What it says of the token. `Err`: why the store is used.
+    fn read(self) -> Result<BrokerResponse, String> {
+        let incomplete = || "the response of the daemon cannot be read".to_owned();
+        if self.status == 200 {
+            let body: TokenBody = serde_json::from_slice(&self.body).map_err(|_| incomplete())?;
+            let (outcome, token, warnings) = (body.outcome, Some(body.token), body.warnings);
+            return Ok(BrokerResponse { outcome, token, error: None, warnings });
+        }
+        let body: FailureBody = serde_json::from_slice(&self.body).map_err(|_| incomplete())?;
+        match (self.status, body.outcome) {
+            // It may have been configured a moment ago.
+            (404, _) => Err("the daemon does not know the profile".into()),
+            (_, Some(outcome)) => {
+                Ok(BrokerResponse { outcome, token: None, error: Some(body.error), warnings: Vec::new() })
+            }
+            (status, None) => Err(format!("the daemon refused the request with status {status}")),
+        }
+    }
+}
+
+/// The first response of what was received, and its length. `None`: it is not complete yet. Our own server always sends
+/// `content-length`, never chunks.
+fn parse_response(received: &[u8]) -> io::Result<Option<(DaemonResponse, usize)>> {
+    let strange = || io::Error::new(io::ErrorKind::InvalidData, "this is no response of a daemon");
+    if received.len() > MAX_RESPONSE_BYTES {
+        return Err(strange());
+    }
+    let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = std::str::from_utf8(&received[..end]).map_err(|_| strange())?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
-    if spawned.is_err() {
-        return unused("no thread can be started to ask a daemon");
-    }
-    match receive.recv_timeout(sign_of_life) {
-        Ok(Some(_pong)) => {}
-        Ok(None) => return unused("no daemon listens on the socket, or it serves another store"),
-        Err(_) => return unused("the daemon does not respond"),
-    }
-    match receive.recv_timeout(patience) {
-        Ok(Some(answer)) => parse_response(&answer).or_else(|| unused("the response of the daemon is not complete")),
-        Ok(None) => unused("the daemon refused the request"),
-        Err(_) => unused("the daemon did not respond in time"),
-    }
-}
-
-/// No daemon is used, and the log says why.
-fn unused(reason: &str) -> Option<BrokerResponse> {
-    events::token_from_store(reason);
-    None
-}
-
-fn http_request(what: &str, store: &str, body: &str) -> String {
-    format!(
-        "{what} HTTP/1.1\r\nhost: keepalive\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\n{STORE_HEADER}: {store}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn exchange(path: &Path, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
-    let mut stream = socket::connect(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
-/// The JSON of a 200; anything else counts as no daemon. Our own server responds with `content-length`, never in
-/// chunks, and closes.
-fn parse_response(answer: &[u8]) -> Option<BrokerResponse> {
-    let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let (head, body) = answer.split_at(split);
-    let is_ok = head.starts_with(OK);
-    serde_json::from_slice(body.get(4..)?).ok().filter(|_| is_ok)
+    let (Some(status), Some(length)) = (status, length) else { return Err(strange()) };
+    let body = end + 4;
+    let whole = usize::checked_add(body, length).ok_or_else(strange)?;
+    let body = received.get(body..whole);
+    Ok(body.map(|body| (DaemonResponse { status, body: body.to_vec() }, whole)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::OutcomeKind;
+    use crate::sys::clock::SystemClock;
+
+    fn response(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    const TOKEN: &str = r#"{"profile":"p","access_token":"t","token_type":"Bearer","expires_at":null,"expires_in":9,
+        "scope":null,"generation":7,"outcome":"fresh","warnings":["w"]}"#;
+    const FAILURE: &str = r#"{"profile":"p","outcome":"deferred","generation":7,"retry_at":null,
+        "error":{"kind":"busy","message":"m","hint":null}}"#;
+    const REFUSAL: &str = r#"{"profile":null,"outcome":null,"generation":null,"retry_at":null,
+        "error":{"kind":"usage","message":"m","hint":null}}"#;
 
     #[test]
-    fn only_a_complete_200_response_is_accepted() {
-        let json = r#"{"outcome":"fresh","token":null,"error":null,"warnings":[]}"#;
-        let answer =
-            |status: &str, body: &str| parse_response(format!("HTTP/1.1 {status}\r\na: b\r\n\r\n{body}").as_bytes());
-        assert!(answer("200 OK", json).is_some());
-        assert!(answer("409 Conflict", json).is_none());
-        assert!(answer("200 OK", &json[..20]).is_none());
-        assert!(parse_response(b"HTTP/1.1 200 OK\r\n").is_none());
+    fn response_is_read_once_it_is_complete() {
+        let both = response("200 OK", TOKEN) + &response("503 Service Unavailable", FAILURE);
+        let first = response("200 OK", TOKEN).len();
+        assert!(parse_response(&both.as_bytes()[..first - 1]).unwrap().is_none());
+        let (token, length) = parse_response(both.as_bytes()).unwrap().unwrap();
+        assert_eq!(length, first);
+        let token = token.read().unwrap();
+        assert_eq!((token.outcome, token.warnings.len()), (OutcomeKind::Fresh, 1));
+        assert_eq!(token.token.unwrap().access_token, "t");
+        let (failure, _) = parse_response(&both.as_bytes()[length..]).unwrap().unwrap();
+        let failure = failure.read().unwrap();
+        assert_eq!((failure.outcome, failure.error.unwrap().kind), (OutcomeKind::Deferred, ErrorKind::Busy));
+    }
+
+    #[test]
+    fn store_is_used_for_a_response_that_settles_nothing() {
+        let read = |status, body: &str| DaemonResponse { status, body: body.into() }.read();
+        assert!(read(404, FAILURE).unwrap_err().contains("does not know the profile"));
+        assert!(read(400, REFUSAL).unwrap_err().contains("status 400"));
+        assert!(read(200, &TOKEN[..20]).unwrap_err().contains("cannot be read"));
+        for strange in ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\na: b\r\n\r\n", "HTTP/1.1 x\r\ncontent-length: 0\r\n\r\n"]
+        {
+            assert!(parse_response(strange.as_bytes()).is_err(), "{strange}");
+        }
     }
 
     #[test]
@@ -113,15 +218,16 @@ mod tests {
         let _silent = socket::listen(&path).unwrap();
         let an_hour =
             BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000, id_token: false };
-        assert!(request_token(&path, "s", &an_hour).is_none());
+        assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &an_hour).is_none());
     }
 
     #[test]
     fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
         let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0, id_token: false };
-        assert!(request_token(&dir.path().join("none"), "s", &request).is_none());
+        let ask = |path: &std::path::Path| request_token(&DaemonPlaces::for_test(path), &SystemClock, &request);
+        assert!(ask(&dir.path().join("none")).is_none());
         std::fs::write(dir.path().join("file"), "").unwrap();
-        assert!(request_token(&dir.path().join("file"), "s", &request).is_none());
+        assert!(ask(&dir.path().join("file")).is_none());
     }
 }

@@ -13,13 +13,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::GlobalArgs;
+use super::live_profiles::LiveProfiles;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
-use crate::broker::Broker;
+use crate::broker::{Broker, DaemonPlaces, server};
 use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::events;
 use crate::mirror::watch;
 use crate::outcome::{ErrorKind, Failure};
@@ -29,7 +31,7 @@ use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::{LockFile, LockHolder};
 use crate::sys::paths::Environment;
-use crate::sys::{durable, socket, threads};
+use crate::sys::{durable, process, socket, threads};
 
 /// Refresh all profiles until stopped
 ///
@@ -39,6 +41,8 @@ use crate::sys::{durable, socket, threads};
 #[derive(Debug, Args)]
 pub struct DaemonArgs {}
 
+/// Room for the connections of the socket, and for the files and connections of refreshes.
+const OPEN_FILES: u64 = 1024;
 /// How often the configuration file is checked.
 const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -75,11 +79,12 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let services = services_runtime()
         .map_err(|e| (CommandStatus::TryAgain, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
     let socket_path = setup.environment.socket.clone();
+    process::raise_open_file_limit(OPEN_FILES);
     let listener = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));
     let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);
-    let broker = Broker { engine: engine.clone(), profiles: shared.profile_lookup(), store_id: shared.store_id() };
+    let broker = shared.broker(engine.clone(), &scheduler);
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
@@ -88,7 +93,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let serving = services.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
-            served = broker.serve(listener) => served,
+            served = server::serve(broker, listener) => served,
             never = reloading => Ok(never),
         }
     });
@@ -265,9 +270,16 @@ impl DaemonState {
         Arc::new(move |name| shared.profile(name).map(Arc::new))
     }
 
-    fn store_id(self: &Arc<Self>) -> Arc<dyn Fn() -> Option<String> + Send + Sync> {
+    fn broker(self: &Arc<Self>, engine: Engine, scheduler: &Scheduler) -> Broker {
         let shared = Arc::clone(self);
-        Arc::new(move || shared.setup.store.uuid())
+        let profiles = LiveProfiles {
+            environment: self.setup.environment.clone(),
+            store: Arc::clone(&self.setup.store),
+            clock: Arc::clone(&self.setup.clock),
+            config: Box::new(move || shared.config()),
+        };
+        let places = DaemonPlaces::of(&self.setup.environment);
+        Broker::new(engine, Arc::new(profiles), places, Arc::clone(&scheduler.last_look))
     }
 
     /// Reloads on SIGHUP and when the file changes from `seen`, and withdraws the report of a missing key once there is

@@ -11,6 +11,7 @@ mod import;
 mod init;
 mod keeper;
 mod layout;
+mod live_profiles;
 mod logging;
 mod login;
 mod logout;
@@ -122,9 +123,9 @@ impl Command {
     }
 }
 
-/// What keepalive-daemon(1) says beyond the help, as roff: the events of the log, and their fields.
+/// What keepalive-daemon(1) says beyond the help, as roff: the API on its socket, and the events of the log.
 pub fn daemon_manual() -> String {
-    crate::events::manual()
+    crate::broker::MANUAL.to_owned() + &crate::events::manual()
 }
 
 pub use completion::script as completion_script;
@@ -136,15 +137,8 @@ pub fn manual() -> String {
     include_str!("manual.roff").replace(PLACE_OF_KINDS, &crate::outcome::ErrorKind::manual())
 }
 
-/// A duration as people write it: `90s`, `15m`, `2h`, `1d 12h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| {
-        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match is_number {
-            true => format!("it has no unit; did you mean {text}s?"),
-            false => "it is not a duration; write it like 90s, 15m, 2h or \"1d 12h\"".into(),
-        }
-    })
+    crate::clock::parse_duration(text)
 }
 
 fn profile_name(text: &str) -> Result<ProfileName, String> {

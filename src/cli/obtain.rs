@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::output::{CommandStatus, Output};
 use super::setup::Setup;
-use crate::broker::{BrokerRequest, BrokerResponse, client};
+use crate::broker::{BrokerRequest, BrokerResponse, DaemonPlaces, client};
+use crate::credential::Generation;
 use crate::engine::Engine;
 use crate::engine::access_token::TokenOutput;
+use crate::engine::rejected_token::{RejectionReport, UnknownGeneration};
 use crate::events;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::ProfileName;
@@ -20,6 +22,8 @@ pub(super) struct TokenWish {
     pub timeout: Duration,
     /// With the ID token, too.
     pub id_token: bool,
+    /// An API has rejected the token that was had before.
+    pub rejection: Option<RejectionReport>,
 }
 
 /// A token, and how the refresh before it ended.
@@ -84,7 +88,9 @@ impl ObtainedToken {
 /// Gets a token. `explain` is called if that takes a while, because another process refreshes.
 pub(super) fn obtain(setup: &Setup, wish: &TokenWish, explain: &dyn Fn()) -> Result<ObtainedToken, NoToken> {
     let began = setup.clock.now();
-    let theirs = match from_daemon(setup, wish) {
+    // What a caller only takes to be the cause is not told to the daemon, whose API believes what it is told.
+    let reply = if wish.rejection.is_none() { from_daemon(setup, wish) } else { None };
+    let theirs = match reply {
         // The daemon may run with another configuration, or may not have read ours yet.
         Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
         Some(reply) => {
@@ -118,7 +124,7 @@ fn from_daemon(setup: &Setup, wish: &TokenWish) -> Option<BrokerResponse> {
         timeout_ms: millis(wish.timeout),
         id_token: wish.id_token,
     };
-    client::request_token(&setup.environment.socket, &setup.store.uuid()?, &request)
+    client::request_token(&DaemonPlaces::of(&setup.environment), &*setup.clock, &request)
 }
 
 /// `theirs`: the daemon's error, if another configuration may be the cause. It counts if only a daemon has the key.
@@ -141,7 +147,15 @@ fn from_store(
         NoToken { failure, status }
     })?;
     super::signals::stop_on_signal(&endpoint, &engine, |_| {});
-    let mut obtained = engine.access_token_seen(&profile, wish.min_valid, view.ok(), wish.timeout, explain);
+    let mut obtained = match wish.rejection {
+        None => engine.access_token_seen(&profile, wish.min_valid, view.ok(), wish.timeout, explain),
+        Some(report) => {
+            engine
+                .access_token_after_rejection(&profile, report, wish.min_valid, wish.timeout, explain)
+                .map_err(|UnknownGeneration(generation)| unknown_generation(&wish.profile, generation))?
+                .0
+        }
+    };
     if obtained.token.is_none() {
         // This run must complete its own flight anyway, so it waits for the result.
         engine.drain();
@@ -151,6 +165,8 @@ fn from_store(
     let own_flights = OwnFlights(Some(engine));
     let Some(token) = obtained.token else {
         let is_keyless = outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::Key);
+        // Only a daemon may have the key.
+        let theirs = if wish.rejection.is_some() && is_keyless { from_daemon(setup, wish) } else { theirs };
         return match theirs.filter(|_| is_keyless) {
             Some(theirs) => of_daemon(theirs, &wish.profile),
             None => Err(NoToken::of_outcome(&outcome, &wish.profile)),
@@ -158,6 +174,12 @@ fn from_store(
     };
     let token = TokenOutput { id_token: token.id_token.clone().filter(|_| wish.id_token), ..token };
     Ok(ObtainedToken { token, outcome: outcome.kind, warnings: obtained.warnings, own_flights })
+}
+
+/// The store was replaced since the token was had.
+fn unknown_generation(profile: &ProfileName, generation: Generation) -> NoToken {
+    let message = format!("{profile}: there has been no generation {generation}");
+    NoToken { failure: Failure::new(ErrorKind::Conflict, message), status: CommandStatus::Config }
 }
 
 /// Refuses a token that could end a line, add a header, or begin another argument: only JSON carries it whole.

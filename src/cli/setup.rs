@@ -52,6 +52,16 @@ impl Setup {
         Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new() })
     }
 
+    /// A setup of the same places with the configuration of this moment, for a daemon.
+    pub(crate) fn with_config(
+        environment: Environment,
+        config: Config,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { environment, config, store, clock, mirrors: OnceLock::new() }
+    }
+
     /// Takes a changed configuration into use, and the store that it names. The same store stays open: it knows whether
     /// its key was made in this run.
     pub(crate) fn use_config(&mut self, config: Config) {

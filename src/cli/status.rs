@@ -148,6 +148,11 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
     rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)
 }
 
+/// One profile, as the JSON has it.
+pub(super) fn profile_json(setup: &Setup, name: ProfileName) -> Value {
+    to_json(&StatusRow::new(setup, name), setup.store.kind())
+}
+
 fn to_json(row: &StatusRow, store: &str) -> Value {
     let journal = row.credential();
     json!({

@@ -129,6 +129,8 @@ pub enum Demand {
     ValidFor(Duration),
     /// It must be of a newer generation than the one seen (`--force`).
     NewerThan(Generation),
+    /// So it must be, because an API has rejected the token of the one seen. `is_proven`: the caller knows which it was.
+    Rejected { seen: Generation, is_proven: bool },
 }
 
 /// Whether a refresh is wanted.
@@ -153,6 +155,8 @@ pub enum DueReason {
     TooShort,
     /// A newer generation was asked for.
     Forced,
+    /// An API has rejected the access token.
+    Rejected,
 }
 
 /// Assesses a credential against a demand.
@@ -170,6 +174,9 @@ pub fn assess(
     if let Demand::NewerThan(seen) = demand {
         return if generation > seen { Freshness::Fresh } else { Freshness::Due(DueReason::Forced) };
     }
+    if let Demand::Rejected { seen, .. } = demand {
+        return if generation > seen { Freshness::Fresh } else { Freshness::Due(DueReason::Rejected) };
+    }
     let Some(validity) = validity else {
         return Freshness::Due(DueReason::NoAccessToken);
     };
@@ -185,7 +192,7 @@ pub fn assess(
             (margin_with_jitter(validity, margin, early).saturating_add(lookahead), DueReason::WithinMargin)
         }
         Demand::ValidFor(wanted) => (capped_demand(wanted, validity), DueReason::TooShort),
-        Demand::NewerThan(_) => unreachable!("answered above"),
+        Demand::NewerThan(_) | Demand::Rejected { .. } => unreachable!("answered above"),
     };
     let within = match demand {
         Demand::Margin { .. } => left <= needed,

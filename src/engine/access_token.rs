@@ -45,6 +45,8 @@ impl std::fmt::Debug for TokenOutput {
 pub struct TokenResult {
     pub token: Option<TokenOutput>,
     pub outcome: Outcome,
+    /// How long the token lives.
+    pub validity: Option<Validity>,
     /// Warnings for a caller that got a token.
     pub warnings: Vec<String>,
 }
@@ -112,7 +114,7 @@ impl Engine {
     }
 
     /// `view`: what the outcome was decided by, where no flight has changed it since.
-    fn token_from_store(
+    pub(super) fn token_from_store(
         &self,
         profile: &Profile,
         min_valid: Duration,
@@ -121,7 +123,7 @@ impl Engine {
     ) -> TokenResult {
         // A view can fail where a snapshot does not need what failed, as the ledger.
         let mut view = view.map_or_else(|| self.store().view(&profile.name), Ok).ok();
-        let without_token = |outcome| TokenResult { token: None, outcome, warnings: Vec::new() };
+        let without_token = |outcome| TokenResult { token: None, outcome, validity: None, warnings: Vec::new() };
         let snapshot = match self.snapshot_noted(profile, view.as_mut(), &outcome) {
             Ok(snapshot) => snapshot,
             Err(ended) => return without_token(ended),
@@ -163,7 +165,7 @@ impl Engine {
             generation: snapshot.generation,
             id_token: snapshot.grant.id_token.as_ref().map(|jwt| jwt.expose().to_owned()),
         });
-        TokenResult { token, outcome, warnings }
+        TokenResult { token, outcome, validity: Some(validity), warnings }
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn due(
         }
         Some(Freshness::Due(DueReason::WithinMargin)) => "the access token is within its margin",
         Some(Freshness::Due(DueReason::TooShort)) => "the access token does not last as long as requested",
+        Some(Freshness::Due(DueReason::Rejected)) => "an API has rejected the access token",
         Some(Freshness::Due(DueReason::Forced)) => "it was requested with --force",
         Some(Freshness::Fresh) => match state() {
             ProfileState::Fresh | ProfileState::Due => "something is left to settle or to publish",
@@ -49,6 +50,7 @@ pub(super) fn fresh(profile: &Profile, demand: Demand, journal: &Journal) {
         Demand::Margin { .. } => "the access token is not within its margin",
         Demand::ValidFor(_) => "the access token is valid for as long as requested",
         Demand::NewerThan(_) => "a newer generation is stored",
+        Demand::Rejected { .. } => "a newer generation is stored, or the access token is too new to be refreshed again",
     };
     let expires_at = journal.validity.as_ref().map(freshness::Validity::expires_at);
     events::fresh(profile, journal.generation, expires_at, reason);

@@ -1,23 +1,35 @@
 //! The life of one flight, on a thread of its own: what may take long first, then the lock, the transaction, the outcome.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{EngineInner, SeenBeforeLock};
+use crate::clock::Moment;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh;
 use crate::engine::refresh::context::RefreshContext;
 use crate::events;
 use crate::guard::{LeaderSlot, Lease};
-use crate::outcome::Outcome;
-use crate::profile::Profile;
+use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
+use crate::profile::{Profile, ProfileName};
 use crate::provider::PrepareError;
 use crate::store::journal::Journal;
-use crate::sys::lockfile::LockWait;
+use crate::store::{Store, StoreError};
+use crate::sys::lockfile::{LockError, LockWait};
 
 /// How long a flight waits for the lock of its profile. Its callers may leave before; a daemon, which would wait for ever,
 /// says who has the lock, and asks again. On a stop the callers leave, which ends the wait.
 const PROFILE_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(5 * 60));
+
+/// How a flight of this process ended that had the lock of its profile.
+#[derive(Clone, Debug)]
+pub struct FlightSummary {
+    pub provider: String,
+    pub outcome: OutcomeKind,
+    /// From the wait for the lock to the outcome.
+    pub took: Duration,
+}
 
 impl EngineInner {
     /// Runs a flight: prepares what may take long, takes the lock and a place at the provider, refreshes, publishes.
@@ -56,7 +68,7 @@ impl EngineInner {
             match Lease::admit(leader_slot, &create_lock_file, PROFILE_LOCK_WAIT, take, try_take) {
                 Ok(admitted) => admitted,
                 Err((leader_slot, error)) => {
-                    let ended = super::cannot_lock(&self.store, &profile.name, &create_lock_file, error);
+                    let ended = cannot_lock(&self.store, &profile.name, &create_lock_file, error);
                     return leader_slot.complete(ended);
                 }
             };
@@ -78,19 +90,37 @@ impl EngineInner {
             concurrency_permit,
         };
         let outcome = refresh::transaction::run(&ctx, &lease);
-        self.finish_flight(ctx, lease, outcome);
+        self.finish_flight(ctx, lease, outcome, &asked);
     }
 
     /// Publishes the outcome, which releases the lock; then comes what delays no one.
-    fn finish_flight(&self, ctx: RefreshContext, lease: Lease<Outcome>, outcome: Outcome) {
+    fn finish_flight(&self, ctx: RefreshContext, lease: Lease<Outcome>, outcome: Outcome, asked: &Moment) {
         let outcome = super::with_names(outcome, &ctx.store, &ctx.profile.name);
         let profile = Arc::clone(&ctx.profile);
         let after = self.after_flights.announce(&profile, &outcome).map(|after| (after, outcome.clone()));
+        let took = self.clock.now().time_since(asked);
+        let end = FlightSummary { provider: profile.provider.name.clone(), outcome: outcome.kind, took };
         lease.finish(outcome);
+        // Without a listener it is lost.
+        let _heard = self.flight_ends.send(end);
         // The place at the provider goes with it.
         drop(ctx);
         if let Some((after, outcome)) = after {
             after.run(&profile, &outcome);
         }
     }
+}
+
+pub(super) fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {
+    let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
+    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()))
+        .with_hint(format!("check the owner and the permissions of {}", path.display()));
+    store.with_room_hint(name, Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure))
+}
+
+/// The system has no thread for a flight: nothing was done.
+pub(super) fn no_thread(error: &std::io::Error) -> Outcome {
+    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: cannot start a thread: {error}"))
+        .with_hint("the limit of processes or memory of this user, service or container is reached");
+    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }

@@ -10,9 +10,9 @@ mod flight;
 pub mod logout;
 pub mod new_credential;
 pub mod refresh;
+pub mod rejected_token;
 pub mod status;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::after_flight::{AfterFlight, AfterFlights};
+pub use crate::engine::flight::FlightSummary;
+use crate::engine::flight::cannot_lock;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::followed_stores::FollowedStores;
@@ -32,7 +34,7 @@ use crate::provider::TokenEndpoint;
 use crate::store::journal::Journal;
 use crate::store::keyring::KeyringService;
 use crate::store::{ProfileView, Store, StoreError};
-use crate::sys::lockfile::LockError;
+use tokio::sync::broadcast;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -40,6 +42,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
 const AFTER_RUN_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long a daemon does that is stopped: its next start does what is left.
 const AFTER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many ends of flights a listener may be behind.
+const REMEMBERED_ENDS: usize = 256;
 /// How often a waiting caller checks whether it was told to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// After this time the person is told what is being waited for.
@@ -64,6 +68,7 @@ struct EngineInner {
     /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
+    flight_ends: broadcast::Sender<FlightSummary>,
     after_flights: AfterFlights,
 }
 
@@ -111,6 +116,7 @@ impl Engine {
             is_daemon: is_resident,
             caller_profiles: within,
             followed_stores: OnceLock::new(),
+            flight_ends: broadcast::Sender::new(REMEMBERED_ENDS),
             after_flights: AfterFlights::default(),
         };
         Self { inner: Arc::new(shared) }
@@ -133,6 +139,11 @@ impl Engine {
 
     pub fn store(&self) -> &Arc<Store> {
         &self.inner.store
+    }
+
+    /// The ends of the flights of this process, from now on.
+    pub fn flight_ends(&self) -> broadcast::Receiver<FlightSummary> {
+        self.inner.flight_ends.subscribe()
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -321,7 +332,7 @@ impl Engine {
         match std::thread::Builder::new().name(name).spawn(fly) {
             // If the thread is gone, the leader slot goes with the message: its drop tells the followers.
             Ok(_) => drop(lead.send(leader_slot)),
-            Err(error) => leader_slot.complete(no_thread(&error)),
+            Err(error) => leader_slot.complete(flight::no_thread(&error)),
         }
     }
 
@@ -392,20 +403,6 @@ impl Engine {
 /// An outcome of the store, which does not know for which profile it was asked.
 pub(crate) fn with_names(outcome: Outcome, store: &Store, name: &ProfileName) -> Outcome {
     outcome.with_names(name.as_str(), store.keyring().map(KeyringService::service))
-}
-
-fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {
-    let LockError::Io(error) = error else { return StoreError::not_locked(path, error).outcome() };
-    let failure = Failure::new(ErrorKind::Lock, format!("cannot lock {}: {error}", path.display()))
-        .with_hint(format!("check the owner and the permissions of {}", path.display()));
-    store.with_room_hint(name, Outcome::new(OutcomeKind::StoreUnavailable).with_error(failure))
-}
-
-/// The system has no thread for a flight: nothing was done.
-fn no_thread(error: &std::io::Error) -> Outcome {
-    let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: cannot start a thread: {error}"))
-        .with_hint("the limit of processes or memory of this user, service or container is reached");
-    Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
 
 /// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.

@@ -361,6 +361,10 @@ pub fn meets_demand(journal: &Journal, demand: Demand, profile: &Profile, now: &
     if journal.integrity_error.is_some() {
         return false;
     }
+    // Rule 41: what there is, is handed out.
+    if let Demand::Rejected { seen, .. } = demand {
+        return journal.has_credential() && (journal.generation > seen || journal.is_rejection_too_soon(now));
+    }
     if let Demand::Margin { lookahead } = demand
         && is_renewal_due(journal, lookahead, now)
     {

@@ -9,6 +9,7 @@ mod scheduled_profile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -39,6 +40,8 @@ pub struct Scheduler {
     profiles: ProfileLookup,
     /// Notified when the configuration has changed.
     pub config_changed: Arc<Notify>,
+    /// When it looked last, in milliseconds of the boot clock: for those who watch over it.
+    pub last_look: Arc<AtomicU64>,
     /// When the profiles of the store are listed again, by the boot clock.
     next_sync_ms: u64,
     scheduled: BTreeMap<ProfileName, ScheduledProfile>,
@@ -66,10 +69,12 @@ impl std::fmt::Debug for Scheduler {
 
 impl Scheduler {
     pub fn new(engine: Engine, profiles: ProfileLookup) -> Self {
+        let last_look = Arc::new(AtomicU64::new(engine.clock().now().uptime_ms));
         Self {
             engine,
             profiles,
             config_changed: Arc::new(Notify::new()),
+            last_look,
             next_sync_ms: 0,
             scheduled: BTreeMap::new(),
             rate_limiters: BTreeMap::new(),
@@ -86,6 +91,7 @@ impl Scheduler {
     pub async fn run(mut self) -> Infallible {
         loop {
             let now = self.engine.clock().now();
+            self.last_look.store(now.uptime_ms, Ordering::Relaxed);
             self.sync_profiles(&now);
             self.start_due(&now);
             let wait = self.next_wait(&now);

@@ -23,6 +23,8 @@ pub const TOKEN: &str = "KEEPALIVE_ACCESS_TOKEN";
 pub const PROFILE: &str = "KEEPALIVE_PROFILE";
 /// Set for the command of `exec`: when its token expires.
 pub const EXPIRES_AT: &str = "KEEPALIVE_EXPIRES_AT";
+/// Set by Grok Build for its `auth_provider_command`, if its API has rejected the token.
+const GROK_AUTH_EXPIRED: &str = "GROK_AUTH_EXPIRED";
 /// Where systemd puts a unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -161,6 +163,11 @@ pub fn kubernetes_exec_info() -> Option<String> {
 /// The name that this program was called by, and its arguments.
 pub fn arguments() -> Vec<OsString> {
     std::env::args_os().collect()
+}
+
+/// Whether Grok Build says that its API has rejected the token. It does not say which one.
+pub fn is_grok_token_rejected() -> bool {
+    text(GROK_AUTH_EXPIRED).as_deref() == Some("1")
 }
 
 /// What systemd says of the stream that standard output and error were connected to: device and inode, as `8:1234`.

@@ -63,6 +63,22 @@ pub fn soften() {
     }
 }
 
+/// Raises the limit of open files to `wanted` if it is lower, as far as the system allows. Best effort: with fewer, fewer
+/// connections can be served at once.
+pub fn raise_open_file_limit(wanted: u64) {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let reachable = limit.maximum.map_or(wanted, |most| most.min(wanted));
+        if limit.current.is_some_and(|current| current < reachable) {
+            let _as_before = setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..limit });
+        }
+    }
+    #[cfg(not(unix))]
+    let _nothing = wanted;
+}
+
 /// Makes a write beyond the limit of file sizes (`ulimit -f`) an error. Without a handler its signal ends the process.
 pub fn outlive_file_size_limit() {
     #[cfg(unix)]

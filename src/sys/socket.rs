@@ -10,6 +10,7 @@ mod unix {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::Path;
+    use std::time::Duration;
 
     use crate::sys::durable;
 
@@ -28,9 +29,10 @@ mod unix {
         Ok(listener)
     }
 
-    /// Connects to a daemon of the same user. `None`: no daemon is listening there.
-    pub fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
-        let stream = match UnixStream::connect(path) {
+    /// Connects to a daemon of the same user. `None`: no daemon is listening there. A daemon that is stopped and whose
+    /// queue is full is waited for until the limit; only Linux waits there.
+    pub fn connect(path: &Path, limit: Duration) -> io::Result<Option<UnixStream>> {
+        let stream = match connect_within(path, limit) {
             Ok(stream) => stream,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 return Ok(None);
@@ -38,6 +40,21 @@ mod unix {
             Err(e) => return Err(e),
         };
         if is_same_user(&stream)? { Ok(Some(stream)) } else { Err(other_user_error()) }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(UnixStream::from(socket))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn connect_within(path: &Path, _limit: Duration) -> io::Result<UnixStream> {
+        UnixStream::connect(path)
     }
 
     /// Whether the process at the other end runs as this user.

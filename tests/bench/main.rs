@@ -14,8 +14,10 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::clock::Clock;
@@ -28,6 +30,7 @@ use keepalive::store::Store;
 use keepalive::sys::clock::SystemClock;
 use serde_json::{Value, json};
 
+use support::api_client::ApiClient;
 use support::auth_server::AuthServer;
 use support::oidc_provider::OidcProvider;
 use support::sandbox::Sandbox;
@@ -36,6 +39,10 @@ use support::token_family::RotationMode;
 const ROUNDS: usize = 200;
 
 fn main() {
+    // `cargo bench -- api` measures the socket alone.
+    if std::env::args().any(|argument| argument == "api") {
+        return api_requests();
+    }
     least();
     let server = AuthServer::start(RotationMode::Strict);
     compare("embedded server, at once", &format!("{}/token", server.url()), &|| server.mint());
@@ -48,6 +55,53 @@ fn main() {
     many_profiles();
     imports();
     refresh_cpu(&server);
+    api_requests();
+}
+
+/// Requests a second on the daemon's socket, by clients that keep their connections, beside many that only hold one.
+fn api_requests() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 5_000;
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    let measure = |target: &str| {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    let mut client = ApiClient::connect(&sandbox);
+                    (0..REQUESTS).for_each(|_| drop(client.request("GET", target, "").expect(200)));
+                });
+            }
+        });
+        (CLIENTS * REQUESTS) as f64 / start.elapsed().as_secs_f64()
+    };
+    let token = "/v1/profiles/demo/token";
+    let (ping, alone) = (measure("/v1/ping"), measure(token));
+    let _idle: Vec<_> = (0..100).map(|_| ApiClient::connect(&sandbox)).collect();
+    let is_over = AtomicBool::new(false);
+    let beside = std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                let mut dripping = ApiClient::connect(&sandbox);
+                let bytes = b"GET /v1/ping HTTP/1.1\r\nhost: k\r\n".iter().cycle();
+                for byte in bytes.take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                    // The daemon closes it in the end.
+                    if dripping.stream.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            });
+        }
+        let beside = measure(token);
+        is_over.store(true, Ordering::SeqCst);
+        beside
+    });
+    println!(
+        "socket: {ping:.0} pings, {alone:.0} tokens a second; {beside:.0} beside 100 idle and 10 dripping clients"
+    );
 }
 
 /// The least that durability can cost on this disk: one file replaced before the request's body (the intent) and one

@@ -11,6 +11,7 @@
 )]
 
 mod ambiguous_grants;
+mod complaints;
 mod concurrent_callers;
 mod copies;
 mod crashed_run_responses;

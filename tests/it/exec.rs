@@ -224,3 +224,22 @@ fn command_runs_again_only_with_a_newer_token() {
     sandbox.keepalive(&other).exits(41);
     assert_eq!(std::fs::read_to_string(sandbox.path("home/tokens")).unwrap().lines().count(), 1);
 }
+
+/// Rule 41.
+#[test]
+fn command_that_says_its_token_is_rejected_gets_one_refresh() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = signed_in(&server, "");
+    sandbox.age_token("demo", std::time::Duration::from_secs(120));
+    let exec = || {
+        let script = agent(false);
+        sandbox.keepalive(&["exec", "demo", "--refresh-on-exit-status", "41", "--", "sh", "-c", &script]).exits(41);
+        let tokens = std::fs::read_to_string(sandbox.path("home/tokens")).unwrap();
+        std::fs::remove_file(sandbox.path("home/tokens")).unwrap();
+        tokens.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tokens = exec();
+    assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{tokens:?}");
+    assert_eq!(exec(), tokens[1..], "the token is new");
+    assert_eq!((server.counts().refresh_requests, server.counts().presented_again), (1, 0));
+}

@@ -12,6 +12,7 @@
 #[allow(dead_code, reason = "shared with the sweeps")]
 mod support;
 
+mod api;
 mod client_auth;
 mod codex;
 mod contrib;

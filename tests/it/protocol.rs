@@ -11,7 +11,7 @@ use super::tidy::{code, files};
 const PROTOCOL: &str = include_str!("../../src/PROTOCOL.md");
 
 /// The last rule.
-const LAST: u8 = 40;
+const LAST: u8 = 41;
 
 /// Rules that the model alone breaks, so `mutations.toml` need not.
 const OF_THE_MODEL: [u8; 2] = [36, 40];

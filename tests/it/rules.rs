@@ -1,9 +1,8 @@
 //! The numbered rules of the refresh protocol (`src/PROTOCOL.md`) that no other file here shows.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use super::support::api_client::ApiClient;
 use super::support::auth_server::{AuthServer, HoldPoint};
 use super::support::sandbox::{PROGRAM, Sandbox};
 use super::support::session_bus::{KeyringState, SessionBus};
@@ -149,23 +148,9 @@ fn daemon_hands_out_access_tokens_and_nothing_else() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let daemon = sandbox.daemon();
-    let mut socket = UnixStream::connect(sandbox.path("run/keepalive/keepalive.sock")).unwrap();
-    let body = r#"{"profile":"demo","min_valid_ms":0,"timeout_ms":1000}"#;
-    let store: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(sandbox.path("state/keepalive/store.json")).unwrap()).unwrap();
-    let uuid = store["uuid"].as_str().unwrap();
-    write!(
-        socket,
-        "POST /v1/token HTTP/1.1\r\nhost: x\r\nkeepalive-protocol: 1\r\nkeepalive-store: {uuid}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let reply: serde_json::Value = serde_json::from_str(body).unwrap();
-    assert!(head.contains("200") && server.is_live(reply["token"]["access_token"].as_str().unwrap()), "{answer}");
-    assert!(!answer.contains(&server.current_refresh_token(0)) && !answer.contains("refresh_token"));
+    let reply = ApiClient::get(&sandbox, "/v1/profiles/demo/token").expect(200);
+    assert!(server.is_live(reply.json()["access_token"].as_str().unwrap()), "{reply:#?}");
+    assert!(!reply.body.contains(&server.current_refresh_token(0)) && !reply.body.contains("refresh_token"));
     daemon.terminate();
     daemon.finish().exits(0);
 }

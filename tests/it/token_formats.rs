@@ -52,6 +52,22 @@ fn each_format_has_the_token_and_its_end() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+/// Rule 41.
+#[test]
+fn grok_gets_another_token_after_a_rejection() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let mut sandbox = Sandbox::signed_in(&server);
+    let before = printed(&sandbox, "raw");
+    sandbox.age_token("demo", std::time::Duration::from_secs(120));
+    sandbox.set_env("GROK_AUTH_EXPIRED", "1");
+    assert_eq!(printed(&sandbox, "raw"), before, "another program's variable");
+    for _ in 0..2 {
+        let given: Value = serde_json::from_str(&printed(&sandbox, "grok")).unwrap();
+        assert!(server.is_live(given["access_token"].as_str().unwrap()) && given["access_token"] != before.trim());
+    }
+    assert_eq!(server.counts().refresh_requests, 1);
+}
+
 #[test]
 fn failing_format_prints_one_line_and_no_output() {
     let sandbox = Sandbox::new();

@@ -31,7 +31,7 @@ const WITHOUT: [u8; 2] = [36, 40];
 pub fn run(extent: Extent) -> bool {
     let table: MutationTable = toml::from_str(include_str!("mutations.toml")).unwrap();
     let mut tally = SweepReport::default();
-    for rule in (1..=40).filter(|rule| !table.mutation.iter().any(|m| m.rule == *rule) && !WITHOUT.contains(rule)) {
+    for rule in (1..=41).filter(|rule| !table.mutation.iter().any(|m| m.rule == *rule) && !WITHOUT.contains(rule)) {
         tally.fault(format!("rule {rule} has no mutation"));
     }
     let copy = extent.is_full().then(copy_of_the_checkout);

@@ -16,6 +16,7 @@ use super::output::{CommandStatus, Output};
 use super::setup::Setup;
 use super::{GlobalArgs, completion};
 use crate::engine::access_token::TokenOutput;
+use crate::engine::rejected_token::RejectionReport;
 use crate::events;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ProfileName, SecretSource};
@@ -57,7 +58,7 @@ pub(super) fn run(args: &ExecArgs, global: &GlobalArgs, out: &Output) -> Command
     let run = || {
         refuse_option(args)?;
         let setup = Setup::new(global).map_err(NoToken::of_config)?;
-        let token = token(args, &setup, out)?;
+        let token = token(args, &setup, None, out)?;
         match args.refresh_on_exit_status {
             None => Err(become_command(args, &setup, &token)),
             Some(status) => run_as_child(args, status, &setup, token, out),
@@ -81,9 +82,19 @@ fn refuse_option(args: &ExecArgs) -> Result<(), NoToken> {
 }
 
 /// The token, with the refreshes of this process landed: nothing of them would survive what follows.
-fn token(args: &ExecArgs, setup: &Setup, out: &Output) -> Result<TokenOutput, NoToken> {
-    let wish =
-        TokenWish { profile: args.profile.clone(), min_valid: args.min_valid, timeout: args.timeout, id_token: false };
+fn token(
+    args: &ExecArgs,
+    setup: &Setup,
+    rejection: Option<RejectionReport>,
+    out: &Output,
+) -> Result<TokenOutput, NoToken> {
+    let wish = TokenWish {
+        profile: args.profile.clone(),
+        min_valid: args.min_valid,
+        timeout: args.timeout,
+        id_token: false,
+        rejection,
+    };
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let obtained = obtain(setup, &wish, &explain)?;
     check_carriable(&obtained.token.access_token)
@@ -153,7 +164,8 @@ fn run_as_child(
         return Ok(CommandStatus::Child(status));
     }
     // A failure to get a newer one is told by the command's own end.
-    let newer = self::token(args, setup, out).ok().filter(|newer| newer.generation > token.generation);
+    let rejection = Some(RejectionReport::unproven(Some(token.generation)));
+    let newer = self::token(args, setup, rejection, out).ok().filter(|newer| newer.generation > token.generation);
     let Some(newer) = newer.filter(|_| !runner.is_stopping()) else {
         events::exec_again(&args.profile, "there is no newer token");
         return Ok(CommandStatus::Child(status));

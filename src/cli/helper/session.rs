@@ -153,7 +153,13 @@ impl<'a> HelperSession<'a> {
     /// The token of a profile, in time for the program that waits.
     pub(super) fn token(&self, profile: &ProfileName) -> Result<(TokenOutput, Timestamp), NoToken> {
         let setup = self.setup()?;
-        let wish = TokenWish { profile: profile.clone(), min_valid: MIN_VALID, timeout: self.budget, id_token: false };
+        let wish = TokenWish {
+            profile: profile.clone(),
+            min_valid: MIN_VALID,
+            timeout: self.budget,
+            id_token: false,
+            rejection: None,
+        };
         let obtained = obtain(setup, &wish, &|| {})?;
         check_carriable(&obtained.token.access_token)
             .map_err(|failure| NoToken { failure, status: CommandStatus::Failed })?;

@@ -11,6 +11,7 @@ use super::obtain::{NoToken, ObtainedToken, TokenWish, obtain};
 use super::output::{CommandStatus, Output};
 use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
+use crate::engine::rejected_token::RejectionReport;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::ProfileName;
 use crate::sys::paths;
@@ -60,6 +61,8 @@ impl TokenArgs {
             min_valid: self.min_valid.unwrap_or(min_valid),
             timeout: self.timeout.unwrap_or(patience(format)),
             id_token: self.id_token || format == Format::GcloudExecutable,
+            rejection: (format == Format::Grok && paths::is_grok_token_rejected())
+                .then_some(RejectionReport::unproven(None)),
         }
     }
 }

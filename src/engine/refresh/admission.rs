@@ -1,9 +1,10 @@
 //! Whether a request may be made for the loaded credential now, and under which rule. (pure)
 
 use crate::credential::Binding;
+use crate::credential::freshness::Demand;
 use crate::engine::refresh::context::Facts;
 use crate::engine::refresh::errors::{in_doubt_outcome, paused};
-use crate::engine::refresh::retry_policy::{RetryDecision, SendKind, decide_doubt};
+use crate::engine::refresh::retry_policy::{RetryDecision, SendKind, decide_doubt, decide_doubt_as_expired};
 use crate::engine::status;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::store::journal::Journal;
@@ -35,7 +36,7 @@ pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<
         return Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure).into());
     }
     check_client_block(facts, journal)?;
-    let kind = match decide_doubt(journal, facts.policy(), &facts.now) {
+    let kind = match doubt(facts, journal)? {
         None if journal.is_rejected() => SendKind::Overruled,
         None => SendKind::First,
         Some(RetryDecision::Send(kind)) => kind,
@@ -49,6 +50,21 @@ pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<
         return Err(in_doubt_outcome(facts, journal, Some(at)).into());
     }
     Err(paused(journal, at).into())
+}
+
+/// What may be done about a doubt, if there is one. Rule 41: that an API has rejected the access token counts as its end, but
+/// only if it is proven.
+fn doubt(facts: &Facts<'_>, journal: &Journal) -> Result<Option<RetryDecision>, Outcome> {
+    let doubt = decide_doubt(journal, facts.policy(), &facts.now);
+    match (facts.demand, doubt) {
+        (Demand::Rejected { is_proven: true, .. }, Some(_)) => {
+            Ok(decide_doubt_as_expired(journal, facts.policy(), &facts.now))
+        }
+        (Demand::Rejected { is_proven: false, .. }, Some(later)) => {
+            Err(in_doubt_outcome(facts, journal, later.retry_at(journal, &facts.now)))
+        }
+        (_, doubt) => Ok(doubt),
+    }
 }
 
 /// Rule 22: a rejected token is sent once more if a person insists, at most once a minute; but none that was in doubt or

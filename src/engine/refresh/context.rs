@@ -126,7 +126,7 @@ impl Facts<'_> {
     pub fn may_ignore_pause(&self, journal: &Journal) -> bool {
         let Some(pause) = &journal.pause else { return false };
         let is_alive = journal.validity.as_ref().is_some_and(|v| !v.remaining(&self.now).is_zero());
-        let is_patient = matches!(self.demand, Demand::ValidFor(_)) && is_alive;
+        let is_patient = matches!(self.demand, Demand::ValidFor(_) | Demand::Rejected { .. }) && is_alive;
         let is_over = match pause.cause {
             PauseCause::Unsent => !is_patient,
             PauseCause::Unexplained => self.is_forced() && journal.may_be_overruled(&self.now),

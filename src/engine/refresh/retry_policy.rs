@@ -56,6 +56,11 @@ pub fn decide_doubt(journal: &Journal, policy: &Policy, now: &Moment) -> Option<
     Some(decide(journal.open_intent()?, policy, journal.validity.as_ref(), now))
 }
 
+/// As [`decide_doubt`], if the access token is of no use any more, however long it lives (rule 41).
+pub fn decide_doubt_as_expired(journal: &Journal, policy: &Policy, now: &Moment) -> Option<RetryDecision> {
+    journal.open_intent().map(|intent| decide(intent, policy, None, now))
+}
+
 /// Decides about a doubt.
 fn decide(intent: &Intent, policy: &Policy, validity: Option<&Validity>, now: &Moment) -> RetryDecision {
     match policy.rotation {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::credential::Generation;
 use crate::credential::freshness;
+use crate::credential::freshness::Demand;
 use crate::credential::secret::Fingerprint;
 use crate::engine::explain;
 use crate::engine::refresh::admission::{Denied, admit};
@@ -90,10 +91,7 @@ fn refresh_under_lock<'l>(
         Denied::GiveUp => errors::give_up_token(&facts, locked.journal.clone()).apply(ctx, locked, &key),
     });
     let send = explain::admission(&ctx.profile, admitted)?;
-    if facts.client_block(&locked.journal).is_none() {
-        // The configuration has changed since; the intent is written without the block.
-        locked.journal.clear_blocks(&[Cause::Client]);
-    }
+    note_before_send(&facts, &mut locked.journal);
     // Step 2: whatever could fail here, must fail now.
     let _token_lock = ctx.lock_token(&loaded.fingerprint)?;
     check_ledger(locked, &loaded.fingerprint, send)?;
@@ -104,6 +102,17 @@ fn refresh_under_lock<'l>(
     }
     let outcome = send_and_settle(ctx, locked, &key, loaded, send)?;
     Ok(with_warnings(ctx.recheck_followed_store(locked, &key, outcome), warnings))
+}
+
+/// What is written with the intent.
+fn note_before_send(facts: &Facts<'_>, journal: &mut Journal) {
+    if facts.client_block(journal).is_none() {
+        // The configuration has changed since.
+        journal.clear_blocks(&[Cause::Client]);
+    }
+    if matches!(facts.demand, Demand::Rejected { .. }) {
+        journal.note_suspicion(&facts.now);
+    }
 }
 
 /// Rule 3: the ledger may know better. It tells a rejected token from one that was consumed since, if the journal is an

@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod pause;
+pub mod suspicion;
 pub mod transitions;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
 pub use crate::store::journal::pause::{Pause, PauseCause};
+use crate::store::journal::suspicion::Suspicion;
 use crate::sys::durable::{self, StagedFile};
 use crate::sys::file_place::FilePlace;
 use crate::sys::file_watch::FileVersion;
@@ -64,6 +66,9 @@ pub struct Journal {
     /// When a person last had a rejected token sent once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forced_at: Option<Moment>,
+    /// The last refresh that was made because an API had rejected the access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<Suspicion>,
     /// The last request that was granted, without its token, as [`Intent::client_mark`] has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted_client: Option<String>,
@@ -231,6 +236,7 @@ impl Journal {
             consecutive_unclassified: 0,
             rejected: None,
             forced_at: None,
+            suspicion: None,
             granted_client: None,
             blocks: Vec::new(),
             revocation: None,

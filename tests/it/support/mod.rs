@@ -1,5 +1,6 @@
 //! What the tests stand on: a sandbox, an authorization server that can misbehave, real keyrings and service managers.
 
+pub mod api_client;
 pub mod auth_server;
 pub mod browser_user;
 pub mod guarded_files;

@@ -107,6 +107,17 @@ impl Sandbox {
         self.config(&format!("[store]\nkind = \"file\"\nkey = {{ file = \"{}\" }}\n{rest}", key.display()));
     }
 
+    /// Makes the access token of a profile older, as if it had been had that long ago.
+    pub fn age_token(&self, profile: &str, by: std::time::Duration) {
+        let record = self.path(&format!("state/keepalive/profiles/{profile}/record.json"));
+        let mut journal: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        let obtained = &mut journal["validity"]["obtained"];
+        obtained["wall"] = (chrono::Utc::now() - by).to_rfc3339().into();
+        obtained["uptime_ms"] = (obtained["uptime_ms"].as_u64().unwrap() - by.as_millis() as u64).into();
+        // In place, or it would be taken for a copy.
+        std::fs::write(&record, journal.to_string()).unwrap();
+    }
+
     /// The lock file of a profile.
     pub fn lock_file(&self, profile: &str) -> PathBuf {
         self.path(&format!("state/keepalive/profiles/{profile}/lock"))

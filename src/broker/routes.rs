@@ -1,0 +1,208 @@
+//! The paths of the API, and what each of them does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::routing::get;
+use hyper::{Method, StatusCode, Uri};
+use serde_json::{Value, json};
+
+use super::query::{self, TokenQuery};
+use super::responses::{self, ApiResponse};
+use super::state::{Broker, TokenAnswer};
+use super::wire::PROTOCOL;
+use crate::config;
+use crate::outcome::{ErrorKind, Failure, Outcome};
+use crate::profile::ProfileName;
+
+const TOKEN: &str = "/v1/profiles/{profile}/token";
+const PROFILE: &str = "/v1/profiles/{profile}";
+const PROFILES: &str = "/v1/profiles";
+const PING: &str = "/v1/ping";
+const HEALTH: &str = "/v1/health";
+const METRICS: &str = "/metrics";
+
+const PATHS: [&str; 6] = [PING, HEALTH, METRICS, PROFILES, PROFILE, TOKEN];
+
+pub(super) fn router(broker: Broker) -> Router {
+    Router::new()
+        .route(TOKEN, get(token))
+        .route(PROFILE, get(profile))
+        .route(PROFILES, get(profiles))
+        .route(PING, get(ping))
+        .route(HEALTH, get(health))
+        .route(METRICS, get(metrics))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(broker)
+}
+
+/// The path as the log and the metrics name it: without the name of a profile, and without what is not known.
+pub(super) fn label(path: &str) -> &'static str {
+    if let Some(known) = PATHS.into_iter().find(|known| *known == path) {
+        return known;
+    }
+    match path.strip_prefix("/v1/profiles/").map(|rest| rest.split_once('/')) {
+        Some(None) => PROFILE,
+        Some(Some((_, "token"))) => TOKEN,
+        Some(Some(_)) | None => "other",
+    }
+}
+
+type ProfilePath = Result<Path<String>, PathRejection>;
+
+fn profile_name(path: ProfilePath) -> Result<ProfileName, ApiResponse> {
+    let text = path.map(|Path(text)| text).map_err(|rejection| rejection.to_string());
+    let name = text.and_then(|text| text.parse::<ProfileName>().map_err(|wrong| wrong.to_string()));
+    name.map_err(bad_request)
+}
+
+async fn token(State(broker): State<Broker>, path: ProfilePath, RawQuery(query): RawQuery) -> ApiResponse {
+    let name = match profile_name(path) {
+        Ok(name) => name,
+        Err(refused) => return refused,
+    };
+    let query = match TokenQuery::parse(&query.unwrap_or_default()) {
+        Ok(query) => query,
+        Err(wrong) => return responses::refusal(StatusCode::BAD_REQUEST, wrong),
+    };
+    let has_id_token = query.has_id_token;
+    let obtained = broker.token(&name, query).await;
+    let now = broker.engine.clock().now();
+    match obtained {
+        Ok(TokenAnswer::Obtained(obtained)) => responses::token(&name, *obtained, has_id_token, &now),
+        Ok(TokenAnswer::NothingNewer) => responses::empty(StatusCode::NO_CONTENT),
+        Ok(TokenAnswer::UnknownGeneration(generation)) => {
+            bad_request(format!("there has been no generation {generation} of {name}"))
+        }
+        Err(outcome) => responses::failure(name.as_str(), outcome, now.wall),
+    }
+}
+
+async fn profile(State(broker): State<Broker>, path: ProfilePath, RawQuery(query): RawQuery) -> ApiResponse {
+    let name = match (profile_name(path), query::expect_none(&query.unwrap_or_default())) {
+        (Ok(name), Ok(())) => name,
+        (Err(refused), _) => return refused,
+        (_, Err(wrong)) => return responses::refusal(StatusCode::BAD_REQUEST, wrong),
+    };
+    match broker.status(name.clone()).await {
+        Ok(status) => responses::json(StatusCode::OK, &status),
+        Err(outcome) => failure(&broker, name.as_str(), outcome),
+    }
+}
+
+async fn profiles(State(broker): State<Broker>, RawQuery(query): RawQuery) -> ApiResponse {
+    if let Err(wrong) = query::expect_none(&query.unwrap_or_default()) {
+        return responses::refusal(StatusCode::BAD_REQUEST, wrong);
+    }
+    match broker.all_statuses().await {
+        Ok(profiles) => responses::json(StatusCode::OK, &json!({ "profiles": profiles })),
+        Err(outcome) => unavailable(outcome),
+    }
+}
+
+async fn ping(RawQuery(query): RawQuery) -> ApiResponse {
+    match query::expect_none(&query.unwrap_or_default()) {
+        Ok(()) => responses::json(
+            StatusCode::OK,
+            &json!({"pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "protocol": PROTOCOL}),
+        ),
+        Err(wrong) => responses::refusal(StatusCode::BAD_REQUEST, wrong),
+    }
+}
+
+/// A profile that needs a login is no ill health: starting the daemon again would not help it.
+async fn health(State(broker): State<Broker>, RawQuery(query): RawQuery) -> ApiResponse {
+    if let Err(wrong) = query::expect_none(&query.unwrap_or_default()) {
+        return responses::refusal(StatusCode::BAD_REQUEST, wrong);
+    }
+    let (uptime, is_stuck) = broker.pulse();
+    let profiles = match broker.all_statuses().await {
+        Ok(profiles) => profiles,
+        Err(outcome) => return unavailable(outcome),
+    };
+    let body = json!({
+        "status": if is_stuck { "stuck" } else { "ok" },
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": uptime.as_secs(),
+        "profiles": count_states(&profiles),
+    });
+    responses::json(if is_stuck { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &body)
+}
+
+async fn metrics(State(broker): State<Broker>, RawQuery(query): RawQuery) -> ApiResponse {
+    if let Err(wrong) = query::expect_none(&query.unwrap_or_default()) {
+        return responses::refusal(StatusCode::BAD_REQUEST, wrong);
+    }
+    let profiles = match broker.all_statuses().await {
+        Ok(profiles) => profiles,
+        Err(outcome) => return unavailable(outcome),
+    };
+    match broker.metrics.render(&profiles, broker.connections.taken()) {
+        Ok(page) => responses::metrics(page),
+        Err(fmt::Error) => responses::empty(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// How many profiles are in each state.
+fn count_states(profiles: &[Value]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for state in profiles.iter().filter_map(|profile| profile["state"].as_str()) {
+        *counts.entry(state).or_default() += 1;
+    }
+    counts
+}
+
+async fn no_such_path(uri: Uri) -> ApiResponse {
+    let meant = config::nearest(uri.path(), PATHS).map_or(String::new(), |path| format!("; did you mean {path}?"));
+    let failure = Failure::new(ErrorKind::Usage, format!("there is no such path{meant}"));
+    responses::refusal(StatusCode::NOT_FOUND, failure.with_hint(format!("the paths are {}", PATHS.join(", "))))
+}
+
+async fn wrong_method(method: Method) -> ApiResponse {
+    let failure = Failure::new(ErrorKind::Usage, format!("{method} is not possible here")).with_hint("use GET");
+    responses::refusal(StatusCode::METHOD_NOT_ALLOWED, failure)
+}
+
+fn bad_request(message: String) -> ApiResponse {
+    responses::refusal(StatusCode::BAD_REQUEST, Failure::new(ErrorKind::Usage, message))
+}
+
+fn failure(broker: &Broker, profile: &str, outcome: Outcome) -> ApiResponse {
+    responses::failure(profile, outcome, broker.engine.clock().now().wall)
+}
+
+fn unavailable(outcome: Outcome) -> ApiResponse {
+    let error = outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Io, "the profiles cannot be listed"));
+    responses::refusal(StatusCode::SERVICE_UNAVAILABLE, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manual_explains_every_path() {
+        for path in PATHS {
+            assert!(crate::broker::MANUAL.contains(&format!(".B \"GET {path}\"\n")), "{path}");
+        }
+    }
+
+    #[test]
+    fn label_of_a_path_has_no_profile() {
+        for (path, expected) in [
+            ("/v1/ping", PING),
+            ("/v1/profiles", PROFILES),
+            ("/v1/profiles/demo", PROFILE),
+            ("/v1/profiles/demo/token", TOKEN),
+            ("/v1/profiles/demo/secret", "other"),
+            ("/kah_x", "other"),
+        ] {
+            assert_eq!(label(path), expected, "{path}");
+        }
+    }
+}

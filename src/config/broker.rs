@@ -47,10 +47,11 @@ fn read_gce(section: &Section<'_>) -> Option<GceSettings> {
     let listen = section.read("listen", |e| e.parse(loopback_address));
     let profile = section.read("profile", |e| e.parse(profile_name));
     let project = section.read("project", |e| e.parse(|text| values::external_name(text, "")));
-    for (key, is_there) in [("listen", listen.is_some()), ("profile", profile.is_some())] {
+    let needed = [("listen", "127.0.0.1:8766", listen.is_some()), ("profile", "google", profile.is_some())];
+    for (key, example, is_there) in needed {
         if !is_there && !section.has(key) && !section.has_mistake_about(&[key], keys::GCE) {
             let message = format!("{key} is missing");
-            let hint = format!("write {key} = {}", keys::example(key).unwrap_or_default());
+            let hint = format!("write {key} = {example:?}");
             section.document.note(section.diagnostic("", message, hint).into());
         }
     }

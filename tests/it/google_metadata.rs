@@ -62,9 +62,13 @@ fn libraries_of_google_get_a_token_without_a_handle() {
 #[test]
 fn metadata_server_needs_an_address_and_a_profile() {
     let sandbox = Sandbox::new();
-    sandbox.file_store("[[broker.gce]]\nlisten = \"0.0.0.0:80\"\n[[broker.gce]]\nprofil = \"x\"\n");
-    let run = sandbox.keepalive(&["daemon"]).exits(78);
-    for words in ["127.0.0.1 or [::1]", "profile is missing", "listen is missing", "did you mean \"profile\"?"] {
-        assert!(run.stderr.contains(words), "no {words:?} in {run:?}");
+    for (keys, words) in [
+        ("listen = \"0.0.0.0:80\"\nprofile = \"x\"", "127.0.0.1 or [::1]"),
+        ("listen = \"127.0.0.1:80\"", "write profile = \"google\""),
+        ("profile = \"x\"", "write listen = \"127.0.0.1:8766\""),
+        ("profil = \"x\"", "did you mean \"profile\"?"),
+    ] {
+        sandbox.file_store(&format!("[[broker.gce]]\n{keys}\n"));
+        sandbox.keepalive(&["daemon"]).exits(78).says(words);
     }
 }

@@ -4,8 +4,6 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::support::api_client::{ApiClient, Reply, free_port};
@@ -73,8 +71,7 @@ fn kind(reply: &Reply) -> String {
 
 /// An unsigned token that names an account.
 pub fn jwt(subject: &str) -> String {
-    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!("{}.{}.c2ln", part(json!({"alg": "none"})), part(json!({"sub": subject})))
+    super::other_tools::jwt(&json!({ "sub": subject }))
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
 use crate::outcome::{Failure, Outcome, OutcomeKind, ProfileState};
-use crate::profile::{Profile, ProfileName};
+use crate::profile::{HookEvent, Profile, ProfileName};
 
 /// An event as the manual lists it.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 51] = [
+pub const EVENTS: [EventInfo; 56] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
@@ -51,6 +51,8 @@ pub const EVENTS: [EventInfo; 51] = [
     event("follow.alone", "warn", "The followed tool is signed out, so keepalive goes on alone."),
     event("mirror.written", "info", "A mirror has the newest access token."),
     event("mirror.failed", "warn", "A mirror was not written; the refresh itself is not affected."),
+    event("login.due", "warn", "The refresh token ends in some days, and no refresh prolongs it."),
+    event("hook.failed", "warn", "A hook or a notification failed; stderr has its last words. The refresh is not affected."),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
     event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),
@@ -90,13 +92,16 @@ pub const EVENTS: [EventInfo; 51] = [
     event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
     event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
     event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
+    event("hook.start", "debug", "A hook is run, for the event in hook."),
+    event("hook.done", "debug", "A hook or a notification has done its work."),
+    event("hook.waits", "debug", "What a hook is told waits until the one before it has ended."),
     event("socket.request", "debug", "A request on the socket was answered: its path and the status of the response."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
 
 /// The fields that events share, in the order of the manual.
-pub const FIELDS: [(&str, &str); 18] = [
+pub const FIELDS: [(&str, &str); 20] = [
     ("event", "The name of the event."),
     ("profile", "The name of the profile."),
     ("provider", "The name of the provider."),
@@ -107,6 +112,8 @@ pub const FIELDS: [(&str, &str); 18] = [
     ("hint", "What to do."),
     ("reason", "Why it was decided so."),
     ("mirror", "The file, directory or program that gets an access token."),
+    ("hook", "What a hook is run for: the event that it is told."),
+    ("stderr", "The end of what a hook wrote to standard error, without tokens that keepalive knows."),
     ("rule", "The number of the rule in src/PROTOCOL.md."),
     ("retry_at", "When keepalive tries again."),
     ("at", "When the next check is."),
@@ -191,6 +198,37 @@ pub fn mirror_written(profile: &ProfileName, mirror: &str, generation: Generatio
 pub fn mirror_failed(profile: &ProfileName, mirror: &str, failure: &Failure) {
     let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
     tracing::warn!(event = "mirror.failed", profile = %profile, mirror, kind, hint, "mirror: {}", failure.message);
+}
+
+pub fn login_due(profile: &ProfileName, end: Timestamp) {
+    let at = end.to_the_second();
+    tracing::warn!(event = "login.due", profile = %profile, %at, "the refresh token ends then: sign in again before");
+}
+
+/// Something of the hooks that is not the hook's own fault.
+pub fn hook_trouble(profile: &ProfileName, what: &str, error: &dyn Display) {
+    tracing::warn!(event = "hook.failed", profile = %profile, "cannot {what}: {error}");
+}
+
+pub fn hook_failed(profile: &ProfileName, hook: HookEvent, argv: &[String], why: &str, stderr: &str) {
+    let (program, stderr) = (program(argv), Some(stderr).filter(|said| !said.is_empty()));
+    tracing::warn!(event = "hook.failed", profile = %profile, %hook, stderr, "`{program}` failed: {why}");
+}
+
+pub fn hook_starts(profile: &ProfileName, hook: HookEvent, argv: &[String]) {
+    tracing::debug!(event = "hook.start", profile = %profile, %hook, "running `{}`", program(argv));
+}
+
+pub fn hook_done(profile: &ProfileName, hook: HookEvent, argv: &[String]) {
+    tracing::debug!(event = "hook.done", profile = %profile, %hook, "`{}` is done", program(argv));
+}
+
+pub fn hook_waits(profile: &ProfileName) {
+    tracing::debug!(event = "hook.waits", profile = %profile, "another hook of the profile runs");
+}
+
+fn program(argv: &[String]) -> &str {
+    argv.first().map_or("", String::as_str)
 }
 
 /// How a refresh ended that brought no token. `is_news`: the profile did not stand so before.

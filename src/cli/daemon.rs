@@ -23,6 +23,7 @@ use crate::cli::setup::Setup;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::events;
+use crate::hooks::watch::{HookNote, HookWatch};
 use crate::mirror::watch;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
@@ -82,13 +83,14 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     process::raise_open_file_limit(OPEN_FILES);
     let listener = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));
-    let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
+    let mut scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);
     let broker = shared.broker(engine.clone(), &scheduler);
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
     let mirrors = watch_mirrors(&shared);
+    scheduler.on_change = watch_hooks(&shared);
     let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
     let serving = services.spawn(async move {
         tokio::select! {
@@ -109,6 +111,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     notify_systemd(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(event = "daemon.stop", "stopping; finishing refreshes in progress");
     let late = engine.drain();
+    shared.setup.hooks().end_all();
     // The next daemon replaces the socket anyway.
     let _gone = std::fs::remove_file(&socket_path);
     for name in &late {
@@ -131,6 +134,21 @@ fn watch_mirrors(shared: &Arc<DaemonState>) -> Option<Sender<()>> {
         Ok(_) => Some(bell),
         Err(error) => {
             tracing::error!(event = "internal", %error, "cannot start the thread of the mirrors");
+            None
+        }
+    }
+}
+
+/// Looks at what hooks are to be told, on a thread of its own that ends with the process. Returns whom to tell of a profile
+/// that has changed.
+fn watch_hooks(shared: &Arc<DaemonState>) -> Option<Box<dyn Fn(&ProfileName) + Send>> {
+    let (tell, notes) = mpsc::channel();
+    let watch = HookWatch::new(Arc::clone(shared.setup.hooks()), shared.profile_lookup(), (tell.clone(), notes));
+    match std::thread::Builder::new().name("hooks".into()).spawn(move || watch.run()) {
+        // If that thread is gone, the log says why.
+        Ok(_) => Some(Box::new(move |name| drop(tell.send(HookNote::Changed(name.clone()))))),
+        Err(error) => {
+            tracing::error!(event = "internal", %error, "cannot start the thread of the hooks");
             None
         }
     }

@@ -1,6 +1,7 @@
 //! The journal of a profile: what happened and what is under way, without secrets. `status` reads nothing else.
 
 pub mod block;
+pub mod hook_stamps;
 pub mod pause;
 pub mod suspicion;
 pub mod transitions;
@@ -20,6 +21,7 @@ use crate::store::StoreError;
 use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
 use crate::store::journal::block::Block;
+use crate::store::journal::hook_stamps::HookStamps;
 pub use crate::store::journal::pause::{Pause, PauseCause};
 use crate::store::journal::suspicion::Suspicion;
 use crate::sys::durable::{self, StagedFile};
@@ -69,6 +71,9 @@ pub struct Journal {
     /// The last refresh that was made because an API had rejected the access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicion: Option<Suspicion>,
+    /// What hooks were told.
+    #[serde(default, skip_serializing_if = "HookStamps::is_empty")]
+    pub hooks: HookStamps,
     /// The last request that was granted, without its token, as [`Intent::client_mark`] has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted_client: Option<String>,
@@ -237,6 +242,7 @@ impl Journal {
             rejected: None,
             forced_at: None,
             suspicion: None,
+            hooks: HookStamps::default(),
             granted_client: None,
             blocks: Vec::new(),
             revocation: None,

@@ -1,0 +1,46 @@
+//! Notes in the journal what hooks were told. No flight does it, so it is done under the lock of the profile for a moment.
+
+use std::time::Duration;
+
+use crate::guard::Permit;
+use crate::store::journal::Journal;
+use crate::store::journal::hook_stamps::HookStamps;
+use crate::store::profile::files::ProfileFiles;
+use crate::store::{Store, StoreError};
+use crate::sys::lockfile::LockWait;
+
+/// How long the lock is waited for. A flight that has it longer looks at the profile when it ends.
+const STAMP_LOCK_WAIT: Duration = Duration::from_secs(5);
+
+impl Store {
+    /// Puts `stamps` in the place of those that were `seen`. `false`: another run was there first, or the files are not as
+    /// they were written, and a flight must look at them. So of all runs at one time, one tells what there is to tell.
+    pub fn replace_hook_stamps(&self, seen: &Journal, stamps: &HookStamps) -> Result<bool, StoreError> {
+        let name = &seen.profile;
+        let lock = StoreError::lock(&self.create_lock_file(name)?, LockWait::at_most(STAMP_LOCK_WAIT))?;
+        self.write_hook_stamps(Permit::from_lock(name, &lock), seen, stamps)
+    }
+
+    fn write_hook_stamps(
+        &self,
+        permit: Permit<'_>,
+        seen: &Journal,
+        stamps: &HookStamps,
+    ) -> Result<bool, StoreError> {
+        let identity = self.identity.usable_here()?;
+        self.check_filesystem()?;
+        let folder = self.layout.profile_folder(permit.profile());
+        let files = ProfileFiles::read(&folder, permit.profile(), Some(&identity))?;
+        // A journal that is written is no copy any more, and nothing here may vouch for one.
+        let (is_copied, is_restored) = (files.is_copied() == Some(true), self.restored_error(&files).is_some());
+        let is_as_seen =
+            |now: &Journal| now.generation == seen.generation && now.sequence == seen.sequence && now.hooks == seen.hooks;
+        let Some(journal) = files.journal.filter(|now| is_as_seen(now) && !is_copied && !is_restored) else {
+            return Ok(false);
+        };
+        let path = folder.journal();
+        let journal = Journal { hooks: stamps.clone(), ..journal };
+        journal.write(&path).map_err(|e| StoreError::io("write", &path, e))?;
+        Ok(true)
+    }
+}

@@ -52,7 +52,11 @@ pub const EVENTS: [EventInfo; 56] = [
     event("mirror.written", "info", "A mirror has the newest access token."),
     event("mirror.failed", "warn", "A mirror was not written; the refresh itself is not affected."),
     event("login.due", "warn", "The refresh token ends in some days, and no refresh prolongs it."),
-    event("hook.failed", "warn", "A hook or a notification failed; stderr has its last words. The refresh is not affected."),
+    event(
+        "hook.failed",
+        "warn",
+        "A hook or a notification failed; stderr has its last words. The refresh is not affected.",
+    ),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
     event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),

@@ -44,7 +44,14 @@ impl Setup {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new(), hooks: OnceLock::new() })
+        Ok(Self {
+            environment: places,
+            config,
+            store,
+            clock: Arc::new(SystemClock),
+            mirrors: OnceLock::new(),
+            hooks: OnceLock::new(),
+        })
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
@@ -52,7 +59,14 @@ impl Setup {
         let places = Environment::from_env(global.config.as_deref());
         let config = load_named(&places, false)?;
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new(), hooks: OnceLock::new() })
+        Ok(Self {
+            environment: places,
+            config,
+            store,
+            clock: Arc::new(SystemClock),
+            mirrors: OnceLock::new(),
+            hooks: OnceLock::new(),
+        })
     }
 
     /// A setup of the same places with the configuration of this moment, for a daemon.

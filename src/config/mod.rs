@@ -32,8 +32,8 @@ use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
 pub use error::{nearest, nearest_provider};
-pub use profile::section_key;
 use hooks::HookKeys;
+pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
 

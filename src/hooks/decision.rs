@@ -144,9 +144,11 @@ impl HookPlan {
     fn warn_of_end(&mut self, login_by: Option<Timestamp>, now: &Moment) {
         let Some(login_by) = login_by.filter(|end| *end > now.wall) else { return };
         let left = login_by.since(now.wall);
-        let told = self.stamps.login_due.as_ref().filter(|told| {
-            login_by.since(told.login_by).max(told.login_by.since(login_by)) <= SAME_END
-        });
+        let told = self
+            .stamps
+            .login_due
+            .as_ref()
+            .filter(|told| login_by.since(told.login_by).max(told.login_by.since(login_by)) <= SAME_END);
         let told = told.map(|told| told.days);
         let reached = DAYS_AHEAD.into_iter().find(|days| left <= ahead(*days));
         if let Some(next) = DAYS_AHEAD.into_iter().rev().map(ahead).find(|ahead| *ahead < left) {
@@ -209,9 +211,8 @@ mod tests {
     #[test]
     fn clock_that_was_set_does_not_silence_a_reminder() {
         let (clock, mut stamps) = (clock(), HookStamps::default());
-        let asked = |stamps: &mut HookStamps| {
-            tell(&clock, stamps, &HookEvent::ALL, &standing(ProfileState::NeedsLogin)).len()
-        };
+        let asked =
+            |stamps: &mut HookStamps| tell(&clock, stamps, &HookEvent::ALL, &standing(ProfileState::NeedsLogin)).len();
         assert_eq!(asked(&mut stamps), 1);
         clock.set_wall(Timestamp::from_secs(1_700_000_000));
         assert_eq!(asked(&mut stamps), 0, "the boot clock tells");

@@ -65,8 +65,7 @@ impl HookLook {
         let known = || self.status.error.clone().or_else(|| self.status.last_failure.clone());
         let error = just_now.and_then(|outcome| outcome.error.clone()).or_else(known).filter(|_| failed);
         let retry_at = just_now.and_then(|outcome| outcome.retry_at).or(self.status.refresh_at);
-        let named =
-            |e: Failure| e.with_names(profile.name.as_str(), store.keyring().map(KeyringService::service));
+        let named = |e: Failure| e.with_names(profile.name.as_str(), store.keyring().map(KeyringService::service));
         HookMessage {
             event,
             profile: profile.name.clone(),

@@ -182,7 +182,8 @@ impl Hooks {
             const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
             let mut variables = paths::inherited_by_hooks();
             // Under cron it is not set, and is where systemd puts it.
-            if let Some(address) = self.session_bus.as_ref().filter(|_| !variables.iter().any(|(name, _)| name == BUS)) {
+            if let Some(address) = self.session_bus.as_ref().filter(|_| !variables.iter().any(|(name, _)| name == BUS))
+            {
                 variables.push((BUS.into(), address.into()));
             }
             let has_bus = self.session_bus.is_some();

@@ -168,7 +168,9 @@ impl Hooks {
                 failure(run, profile.hooks.timeout, &tokens)
             }
             // Without the key it is not known what is a token.
-            Err(_) => failure(HookRun { said: Zeroizing::default(), ..run }, profile.hooks.timeout, &SentSecrets::default()),
+            Err(_) => {
+                failure(HookRun { said: Zeroizing::default(), ..run }, profile.hooks.timeout, &SentSecrets::default())
+            }
         }
     }
 }
@@ -177,9 +179,7 @@ fn failure(run: HookRun, limit: Duration, tokens: &SentSecrets) -> HookFailure {
     let (result, why) = match run.exit {
         HookExit::Status(status) => (HookResult::Failed, format!("exit status {status}")),
         HookExit::Signal(signal) => (HookResult::Failed, format!("ended by signal {signal}")),
-        HookExit::TimedOut => {
-            (HookResult::TimedOut, format!("not done within {}", humantime::format_duration(limit)))
-        }
+        HookExit::TimedOut => (HookResult::TimedOut, format!("not done within {}", humantime::format_duration(limit))),
     };
     HookFailure { result, why, said: tokens.last_words(&run.said, LAST_WORDS) }
 }

@@ -19,8 +19,7 @@ impl HookSlots {
     pub(super) fn take(&self, limit: Duration) -> Option<HookSlot<'_>> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |used: &mut usize| *used >= AT_ONCE;
-        let (mut used, _) =
-            self.freed.wait_timeout_while(used, limit, is_full).unwrap_or_else(PoisonError::into_inner);
+        let (mut used, _) = self.freed.wait_timeout_while(used, limit, is_full).unwrap_or_else(PoisonError::into_inner);
         if *used >= AT_ONCE {
             return None;
         }

@@ -55,7 +55,11 @@ pub struct HookWatch {
 
 impl HookWatch {
     /// From now on flights leave it to this watch to look.
-    pub fn new(hooks: Arc<Hooks>, profiles: ProfileLookup, (sender, notes): (Sender<HookNote>, Receiver<HookNote>)) -> Self {
+    pub fn new(
+        hooks: Arc<Hooks>,
+        profiles: ProfileLookup,
+        (sender, notes): (Sender<HookNote>, Receiver<HookNote>),
+    ) -> Self {
         hooks.listen(sender.clone());
         Self { hooks, profiles, notes, sender, planned: BTreeMap::new() }
     }

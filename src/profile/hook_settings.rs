@@ -23,8 +23,7 @@ pub enum HookEvent {
 }
 
 impl HookEvent {
-    pub const ALL: [Self; 5] =
-        [Self::NeedsLogin, Self::Deferred, Self::Recovered, Self::LoginDue, Self::Refreshed];
+    pub const ALL: [Self; 5] = [Self::NeedsLogin, Self::Deferred, Self::Recovered, Self::LoginDue, Self::Refreshed];
 
     /// The word that a hook is told.
     pub fn word(self) -> &'static str {

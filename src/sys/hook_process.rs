@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn hook_that_hangs_is_asked_to_end() {
         let run = sh("trap 'echo asked >&2; exit 0' TERM; while :; do sleep 0.05; done", b"", SHORT);
-        assert_eq!((run.exit, said(&run)), (HookExit::TimedOut, "asked"));
+        // A shell may add that its `sleep` was ended.
+        assert!(run.exit == HookExit::TimedOut && said(&run).ends_with("asked"), "{}", said(&run));
     }
 
     #[test]
@@ -286,7 +287,12 @@ mod tests {
             Err(_) => true,
         };
         // A signal is delivered soon, and not at once.
-        (0..100).any(|_| gone() || { pause(LOOK_INTERVAL); false })
+        (0..100).any(|_| {
+            gone() || {
+                pause(LOOK_INTERVAL);
+                false
+            }
+        })
     }
 
     #[test]

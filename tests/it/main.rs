@@ -30,6 +30,7 @@ mod first_login;
 mod followed_tools;
 mod fuzz;
 mod helpers;
+mod hooks;
 mod http;
 mod import;
 mod interrupted_refresh;

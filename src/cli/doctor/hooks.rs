@@ -25,7 +25,11 @@ fn finding(profile: &Profile, report: &HookReport) -> Finding {
     let program = profile.hooks.commands.get(&report.event).and_then(|argv| argv.first()).map_or("", String::as_str);
     if !is_there(program) {
         let text = format!("{name}: the program of {key} is not there, or cannot be run: {program}");
-        return Finding::warning("hooks", text, "check its path and its mode; hooks run in /, with the PATH of keepalive");
+        return Finding::warning(
+            "hooks",
+            text,
+            "check its path and its mode; hooks run in /, with the PATH of keepalive",
+        );
     }
     match &report.error {
         Some(failure) => {

@@ -21,20 +21,16 @@ impl Store {
         self.write_hook_stamps(Permit::from_lock(name, &lock), seen, stamps)
     }
 
-    fn write_hook_stamps(
-        &self,
-        permit: Permit<'_>,
-        seen: &Journal,
-        stamps: &HookStamps,
-    ) -> Result<bool, StoreError> {
+    fn write_hook_stamps(&self, permit: Permit<'_>, seen: &Journal, stamps: &HookStamps) -> Result<bool, StoreError> {
         let identity = self.identity.usable_here()?;
         self.check_filesystem()?;
         let folder = self.layout.profile_folder(permit.profile());
         let files = ProfileFiles::read(&folder, permit.profile(), Some(&identity))?;
         // A journal that is written is no copy any more, and nothing here may vouch for one.
         let (is_copied, is_restored) = (files.is_copied() == Some(true), self.restored_error(&files).is_some());
-        let is_as_seen =
-            |now: &Journal| now.generation == seen.generation && now.sequence == seen.sequence && now.hooks == seen.hooks;
+        let is_as_seen = |now: &Journal| {
+            now.generation == seen.generation && now.sequence == seen.sequence && now.hooks == seen.hooks
+        };
         let Some(journal) = files.journal.filter(|now| is_as_seen(now) && !is_copied && !is_restored) else {
             return Ok(false);
         };

@@ -3,6 +3,9 @@
 //!
 //! No function takes a secret. Of a fingerprint only the beginning is logged.
 
+mod consumers;
+mod hooks;
+
 use std::fmt::Display;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,8 +14,10 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
+pub use crate::events::consumers::{exec_again, exec_starts, helper_declines, helper_serves};
+pub use crate::events::hooks::{hook_done, hook_failed, hook_starts, hook_trouble, hook_waits, login_due};
 use crate::outcome::{Failure, Outcome, OutcomeKind, ProfileState};
-use crate::profile::{HookEvent, Profile, ProfileName};
+use crate::profile::{Profile, ProfileName};
 
 /// An event as the manual lists it.
 #[derive(Clone, Copy, Debug)]
@@ -202,37 +207,6 @@ pub fn mirror_written(profile: &ProfileName, mirror: &str, generation: Generatio
 pub fn mirror_failed(profile: &ProfileName, mirror: &str, failure: &Failure) {
     let (kind, hint) = (failure.kind.word(), failure.hint.as_deref());
     tracing::warn!(event = "mirror.failed", profile = %profile, mirror, kind, hint, "mirror: {}", failure.message);
-}
-
-pub fn login_due(profile: &ProfileName, end: Timestamp) {
-    let at = end.to_the_second();
-    tracing::warn!(event = "login.due", profile = %profile, %at, "the refresh token ends then: sign in again before");
-}
-
-/// Something of the hooks that is not the hook's own fault.
-pub fn hook_trouble(profile: &ProfileName, what: &str, error: &dyn Display) {
-    tracing::warn!(event = "hook.failed", profile = %profile, "cannot {what}: {error}");
-}
-
-pub fn hook_failed(profile: &ProfileName, hook: HookEvent, argv: &[String], why: &str, stderr: &str) {
-    let (program, stderr) = (program(argv), Some(stderr).filter(|said| !said.is_empty()));
-    tracing::warn!(event = "hook.failed", profile = %profile, %hook, stderr, "`{program}` failed: {why}");
-}
-
-pub fn hook_starts(profile: &ProfileName, hook: HookEvent, argv: &[String]) {
-    tracing::debug!(event = "hook.start", profile = %profile, %hook, "running `{}`", program(argv));
-}
-
-pub fn hook_done(profile: &ProfileName, hook: HookEvent, argv: &[String]) {
-    tracing::debug!(event = "hook.done", profile = %profile, %hook, "`{}` is done", program(argv));
-}
-
-pub fn hook_waits(profile: &ProfileName) {
-    tracing::debug!(event = "hook.waits", profile = %profile, "another hook of the profile runs");
-}
-
-fn program(argv: &[String]) -> &str {
-    argv.first().map_or("", String::as_str)
 }
 
 /// How a refresh ended that brought no token. `is_news`: the profile did not stand so before.
@@ -426,24 +400,6 @@ pub fn token_from_store(reason: &str) {
 /// `path`: without a profile's name or a query.
 pub fn socket_request(path: &'static str, status: u16) {
     tracing::debug!(event = "socket.request", path, status, "answered");
-}
-
-// ---- Consumers ----
-
-pub fn helper_serves(profile: &ProfileName, server: &dyn Display) {
-    tracing::debug!(event = "helper.serves", profile = %profile, "{server} is one of its hosts");
-}
-
-pub fn helper_declines(reason: &str) {
-    tracing::debug!(event = "helper.declines", reason, "nothing is given out");
-}
-
-pub fn exec_starts(profile: &ProfileName, generation: Generation) {
-    tracing::debug!(event = "exec.start", profile = %profile, generation = generation.get(), "the command starts");
-}
-
-pub fn exec_again(profile: &ProfileName, reason: &str) {
-    tracing::debug!(event = "exec.again", profile = %profile, reason, "the command ended with the status to refresh on");
 }
 
 // ---- Steps ----

@@ -6,7 +6,7 @@ use crate::clock::Moment;
 use crate::engine::status::{self, ProfileStatus};
 use crate::hooks::decision::{HookNews, HookPlan, Standing, Wishes, decide};
 use crate::hooks::message::HookMessage;
-use crate::hooks::record::Waiting;
+use crate::hooks::record::WaitingEvent;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{HookEvent, Profile};
 use crate::store::Store;
@@ -82,8 +82,8 @@ impl HookLook {
     }
 
     /// What is told of all of its news.
-    pub(super) fn messages(&self, store: &Store, profile: &Profile, outcome: Option<&Outcome>) -> Vec<Waiting> {
-        let told = |news: &HookNews| Waiting {
+    pub(super) fn messages(&self, store: &Store, profile: &Profile, outcome: Option<&Outcome>) -> Vec<WaitingEvent> {
+        let told = |news: &HookNews| WaitingEvent {
             message: self.message(news.event, store, profile, outcome),
             is_shown: news.is_shown,
         };

@@ -28,7 +28,7 @@ use crate::events;
 use crate::hooks::decision::Wishes;
 use crate::hooks::look::HookLook;
 pub use crate::hooks::record::HookResult;
-use crate::hooks::record::{HookRecords, Waiting};
+use crate::hooks::record::{HookRecords, WaitingEvent};
 use crate::hooks::slots::HookSlots;
 use crate::hooks::watch::HookNote;
 use crate::outcome::{Failure, Outcome, OutcomeKind};
@@ -112,22 +112,34 @@ impl Hooks {
         let wishes = self.wishes(profile)?;
         let begun = self.clock.now();
         let first = HookLook::at(&self.store, profile, outcome, &wishes, begun.clone())?;
-        let is_refreshed = wishes.has(HookEvent::Refreshed) && outcome.is_some_and(has_refreshed);
-        if !is_refreshed && !first.is_news() && !self.records.has_waiting(&profile.name) {
+        if !first.is_news() && !self.records.has_waiting(&profile.name) {
             return first.plan.next;
         }
         let Some(_slot) = self.slots.take(profile.hooks.timeout) else { return Some(RETRY) };
-        let refreshed = || first.message(HookEvent::Refreshed, &self.store, profile, outcome);
-        let mut told: Vec<Waiting> =
-            is_refreshed.then(|| Waiting { message: refreshed(), is_shown: false }).into_iter().collect();
+        let mut told = Vec::new();
         let next = self.note_news(profile, outcome, &wishes, &mut told);
+        self.put(profile, told);
+        self.run_waiting(profile, &begun);
+        next
+    }
+
+    /// Lets this wait until the hook before it has ended.
+    fn put(&self, profile: &Profile, told: Vec<WaitingEvent>) {
         if !told.is_empty()
             && let Err(error) = self.records.put(&profile.name, told)
         {
             self.tell_trouble(profile, "note what a hook is to be told", &error);
         }
-        self.run_waiting(profile, &begun);
-        next
+    }
+
+    /// A flight of this process brought tokens. That is told by the next look.
+    fn put_refreshed(&self, profile: &Profile, outcome: &Outcome) {
+        let is_own = outcome.kind == OutcomeKind::Refreshed && !outcome.is_follower;
+        let wishes = self.wishes(profile).filter(|wishes| is_own && wishes.has(HookEvent::Refreshed));
+        let now = self.clock.now();
+        let look = wishes.and_then(|wishes| HookLook::at(&self.store, profile, Some(outcome), &wishes, now));
+        let message = look.map(|look| look.message(HookEvent::Refreshed, &self.store, profile, Some(outcome)));
+        self.put(profile, message.map(|message| WaitingEvent { message, is_shown: false }).into_iter().collect());
     }
 
     /// Whether a look would find anything to tell, and when to look again.
@@ -144,7 +156,7 @@ impl Hooks {
         profile: &Profile,
         outcome: Option<&Outcome>,
         wishes: &Wishes,
-        told: &mut Vec<Waiting>,
+        told: &mut Vec<WaitingEvent>,
     ) -> Option<Duration> {
         for _ in 0..MAX_ROUNDS {
             let look = HookLook::at(&self.store, profile, outcome, wishes, self.clock.now())?;
@@ -247,11 +259,6 @@ impl Hooks {
     }
 }
 
-/// Whether a flight of this process brought tokens.
-fn has_refreshed(outcome: &Outcome) -> bool {
-    outcome.kind == OutcomeKind::Refreshed && !outcome.is_follower
-}
-
 impl AfterFlight for Hooks {
     fn is_wanted(&self, profile: &Profile, _outcome: &Outcome) -> bool {
         self.wishes(profile).is_some()
@@ -261,6 +268,7 @@ impl AfterFlight for Hooks {
         let mut longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner);
         *longest = profile.hooks.timeout.max(*longest);
         drop(longest);
+        self.put_refreshed(profile, outcome);
         if !self.send(HookNote::Ended(profile.name.clone(), Box::new(outcome.clone()))) {
             self.look(profile, Some(outcome));
         }

@@ -25,7 +25,7 @@ const STALE: Duration = Duration::from_secs(3600);
 
 /// What is to be told to a hook and to a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Waiting {
+pub(super) struct WaitingEvent {
     pub message: HookMessage,
     /// It is shown on the desktop, too.
     pub is_shown: bool,
@@ -55,14 +55,14 @@ pub(super) struct LastRun {
 pub(super) struct HookRecord {
     /// At most one of each event: the newest.
     #[serde(default)]
-    waiting: BTreeMap<HookEvent, Waiting>,
+    waiting: BTreeMap<HookEvent, WaitingEvent>,
     #[serde(default)]
     pub last: BTreeMap<HookEvent, LastRun>,
 }
 
 impl HookRecord {
     /// Takes the oldest that waits. (pure)
-    fn take(&mut self, now: Timestamp) -> Option<Waiting> {
+    fn take(&mut self, now: Timestamp) -> Option<WaitingEvent> {
         self.waiting.retain(|_, waiting| now.since(waiting.message.at) <= STALE);
         let next = self.waiting.iter().min_by_key(|(event, waiting)| (waiting.message.at, **event));
         let event = next.map(|(event, _)| *event)?;
@@ -92,13 +92,13 @@ impl HookRecords {
     }
 
     /// Lets these wait. One of the same event that has not begun is replaced.
-    pub(super) fn put(&self, name: &ProfileName, all: Vec<Waiting>) -> io::Result<()> {
+    pub(super) fn put(&self, name: &ProfileName, all: Vec<WaitingEvent>) -> io::Result<()> {
         self.change(name, |record| {
             record.waiting.extend(all.into_iter().map(|waiting| (waiting.message.event, waiting)));
         })
     }
 
-    pub(super) fn take(&self, name: &ProfileName, now: Timestamp) -> io::Result<Option<Waiting>> {
+    pub(super) fn take(&self, name: &ProfileName, now: Timestamp) -> io::Result<Option<WaitingEvent>> {
         if !self.has_waiting(name) {
             return Ok(None);
         }
@@ -151,7 +151,7 @@ mod tests {
     use crate::credential::Generation;
     use crate::outcome::OutcomeKind;
 
-    fn waiting(event: HookEvent, generation: u64, at: i64) -> Waiting {
+    fn waiting(event: HookEvent, generation: u64, at: i64) -> WaitingEvent {
         let message = HookMessage {
             event,
             profile: "work".parse().unwrap(),
@@ -165,7 +165,7 @@ mod tests {
             at: Timestamp::from_secs(at),
             login_by: None,
         };
-        Waiting { message, is_shown: false }
+        WaitingEvent { message, is_shown: false }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::credential::redaction::SentSecrets;
 use crate::events;
 use crate::hooks::message::HookMessage;
-use crate::hooks::record::{HookResult, LastRun, Waiting};
+use crate::hooks::record::{HookResult, LastRun, WaitingEvent};
 use crate::hooks::{Hooks, notification};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{HookEvent, Profile, ProfileName};
@@ -59,7 +59,7 @@ impl Hooks {
     }
 
     /// Shows it on the desktop and runs the hook, both at once.
-    fn run_one(&self, profile: &Profile, waiting: &Waiting) {
+    fn run_one(&self, profile: &Profile, waiting: &WaitingEvent) {
         let event = waiting.message.event;
         let notifier = self.surroundings().notifier.as_ref().filter(|_| waiting.is_shown);
         let notice = notifier.and_then(|program| notification::command(program, event, &profile.name));
@@ -163,7 +163,10 @@ impl Hooks {
             Ok(snapshot) => {
                 let mut tokens = SentSecrets::default();
                 let grant = snapshot.as_ref().map(|snapshot| &snapshot.grant);
-                grant.and_then(|grant| grant.access.as_ref()).into_iter().for_each(|token| tokens.add(token.expose()));
+                grant
+                    .and_then(|grant| grant.access.as_ref())
+                    .into_iter()
+                    .for_each(|access| tokens.add(access.expose()));
                 grant.and_then(|grant| grant.id_token.as_ref()).into_iter().for_each(|jwt| tokens.add(jwt.expose()));
                 failure(run, profile.hooks.timeout, &tokens)
             }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::events;
-use crate::hooks::{Hooks, has_refreshed};
+use crate::hooks::Hooks;
 use crate::outcome::Outcome;
-use crate::profile::{HookEvent, Profile, ProfileLookup, ProfileName};
+use crate::profile::{Profile, ProfileLookup, ProfileName};
 
 /// How many profiles' hooks run at once.
 const AT_ONCE: usize = 8;
@@ -93,9 +93,7 @@ impl HookWatch {
             HookNote::Changed(name) => self.planned.entry(name).or_default().at = Some((now, Duration::ZERO)),
             HookNote::Ended(name, outcome) => {
                 let planned = self.planned.entry(name).or_default();
-                // A flight that brought tokens is told whatever follows it before the look.
-                let keeps = planned.outcome.as_deref().is_some_and(has_refreshed) && !has_refreshed(&outcome);
-                planned.outcome = planned.outcome.take().filter(|_| keeps).or(Some(outcome));
+                planned.outcome = Some(outcome);
                 planned.at = Some((now, Duration::ZERO));
             }
             HookNote::Looked(name, next) => {
@@ -131,9 +129,8 @@ impl HookWatch {
     /// Looks, on a thread of its own if there is something to tell. Returns whether that runs.
     fn look(&mut self, profile: Arc<Profile>, outcome: Option<Box<Outcome>>) -> bool {
         let (is_news, next) = self.hooks.glance(&profile, outcome.as_deref());
-        let has_hook = profile.hooks.commands.contains_key(&HookEvent::Refreshed);
         let name = profile.name.clone();
-        if !is_news && !(has_hook && outcome.as_deref().is_some_and(has_refreshed)) {
+        if !is_news {
             self.take(HookNote::Looked(name, next));
             return false;
         }

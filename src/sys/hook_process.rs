@@ -153,7 +153,7 @@ fn wait(pid: Pid, said: &mut LastWords, since: &Moment, limit: Duration) -> io::
     }
 }
 
-/// Standard input that holds all of it before the program begins: one that never reads it blocks nobody.
+/// Standard input that holds all of it before the program begins: one that never reads it holds up nothing.
 fn input(bytes: &[u8]) -> io::Result<Stdio> {
     #[cfg(target_os = "linux")]
     {

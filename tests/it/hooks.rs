@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::support::auth_server::{AuthServer, Fault};
 use super::support::eventually;
-use super::support::sandbox::{PROGRAM, Sandbox};
+use super::support::sandbox::{PROGRAM, Sandbox, just_granted};
 use super::support::simultaneous::run_at_once;
 use super::support::token_family::RotationMode;
 
@@ -84,8 +84,9 @@ fn login_that_is_needed_is_told_once_under_ten_runs() {
         (&sandbox.status()["error"], &sandbox.status()["expires_at"])
     );
     for run in run_at_once(&sandbox, &vec![vec!["refresh"]; 10]) {
-        run.exits(0);
+        run.exits(77);
     }
+    server.script([DEAD]);
     for _ in 0..3 {
         sandbox.refresh(&["--force"]).exits(77);
     }
@@ -105,7 +106,7 @@ fn runs_and_a_daemon_at_once_tell_it_once() {
     run_at_once(&sandbox, &vec![vec!["refresh"]; 10]);
     daemon.wait_for_line("daemon is up");
     eventually("one of them tells it", || (!told(&sandbox).is_empty()).then_some(()));
-    run_at_once(&sandbox, &vec![vec!["refresh", "--force"]; 6]);
+    run_at_once(&sandbox, &vec![vec!["refresh"]; 6]);
     daemon.terminate();
     daemon.finish().exits(0);
     assert_eq!(events(&sandbox), ["needs_login"]);
@@ -286,14 +287,18 @@ fn failing_refresh_is_told_once_when_half_of_the_margin_is_over() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = hooked(&server, "on_deferred = HOOK\non_recovered = HOOK\non_refreshed = HOOK", TELL);
     server.script([SLOW_DOWN]);
-    sandbox.refresh(&["--force"]).exits(0);
-    assert_eq!(events(&sandbox), [""; 0], "there is time");
-    let mut answer = server.mint();
-    answer["obtained_at"] = (chrono::Utc::now().timestamp() - 560).into();
-    sandbox.import_as_is("demo", &answer).exits(0);
+    sandbox.refresh(&["--force"]).exits(75);
+    assert!(events(&sandbox).is_empty(), "there is time");
+    server.set_access_life(Duration::from_secs(3));
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &just_granted(&server.mint()).to_string()).exits(0);
     server.script([SLOW_DOWN, SLOW_DOWN]);
+    eventually("it is told", || {
+        sandbox.refresh(&[]);
+        (!events(&sandbox).is_empty()).then_some(())
+    });
     sandbox.refresh(&[]).exits(75);
     assert_eq!(events(&sandbox), ["deferred"]);
+    server.set_access_life(Duration::from_secs(600));
     let message = &told(&sandbox)[0];
     assert_eq!((&message["outcome"], &message["error"]["kind"]), (&json!("deferred"), &json!("throttled")));
     assert!(message["retry_at"].is_string(), "{message}");
@@ -321,7 +326,7 @@ fn end_of_a_login_is_told_ahead_if_no_refresh_moves_it() {
     let ends_in = |seconds: u64| Fault::ReplaceMembers(json!({"refresh_token_expires_in": seconds}));
     let sandbox = hooked(&server, "on_login_due = HOOK", TELL);
     let day = 24 * 3600;
-    let mut refresh = |seconds| {
+    let refresh = |seconds| {
         server.script([ends_in(seconds)]);
         sandbox.refresh(&["--force"]).exits(0);
         sandbox.keepalive(&["refresh"]).exits(0);
@@ -349,7 +354,7 @@ fn desktop_shows_a_needed_login_where_there_is_one() {
     sandbox.set_env("PATH", &path);
     sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
     configure(&sandbox, &server, "notify = \"off\"");
-    sandbox.keepalive(&["refresh"]).exits(0);
+    sandbox.keepalive(&["refresh"]).exits(77);
     assert!(lines(&sandbox, "shown").is_empty());
     configure(&sandbox, &server, "");
     for _ in 0..3 {

@@ -27,7 +27,7 @@ use crate::hooks::watch::{HookNote, HookWatch};
 use crate::mirror::watch;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{ChangeListener, Scheduler};
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::{LockFile, LockHolder};
@@ -141,7 +141,7 @@ fn watch_mirrors(shared: &Arc<DaemonState>) -> Option<Sender<()>> {
 
 /// Looks at what hooks are to be told, on a thread of its own that ends with the process. Returns whom to tell of a profile
 /// that has changed.
-fn watch_hooks(shared: &Arc<DaemonState>) -> Option<Box<dyn Fn(&ProfileName) + Send>> {
+fn watch_hooks(shared: &Arc<DaemonState>) -> Option<ChangeListener> {
     let (tell, notes) = mpsc::channel();
     let watch = HookWatch::new(Arc::clone(shared.setup.hooks()), shared.profile_lookup(), (tell.clone(), notes));
     match std::thread::Builder::new().name("hooks".into()).spawn(move || watch.run()) {

@@ -218,6 +218,9 @@ impl Hooks {
 
     /// How the hooks of a profile ended last, as far as it is noted.
     pub fn reports(&self, profile: &Profile) -> Vec<HookReport> {
+        if profile.hooks.commands.is_empty() {
+            return Vec::new();
+        }
         let mut record = self.records.read(&profile.name);
         let report = |event: &HookEvent| {
             let last = record.last.remove(event);
@@ -239,14 +242,13 @@ impl Hooks {
         std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Kills the hooks that run, and starts no more: this process ends.
+    /// Starts no more hooks, and ends those that run and do not end soon by themselves: this process ends.
     pub fn end_all(&self) {
         self.groups.end_all();
     }
 
     fn tell_trouble(&self, profile: &Profile, what: &str, error: &dyn std::fmt::Display) {
         events::hook_trouble(&profile.name, what, error);
-        self.add_news(format!("{}: hooks: cannot {what}: {error}", profile.name));
     }
 
     fn add_news(&self, line: String) {

@@ -43,7 +43,7 @@ pub struct Scheduler {
     /// When it looked last, in milliseconds of the boot clock: for those who watch over it.
     pub last_look: Arc<AtomicU64>,
     /// Told of each profile whose journal or configuration has changed.
-    pub on_change: Option<Box<dyn Fn(&ProfileName) + Send>>,
+    pub on_change: Option<ChangeListener>,
     /// When the profiles of the store are listed again, by the boot clock.
     next_sync_ms: u64,
     scheduled: BTreeMap<ProfileName, ScheduledProfile>,
@@ -60,6 +60,9 @@ pub struct Scheduler {
     /// The profile and the provider of each running refresh, because a task that panics cannot tell.
     in_flight: BTreeMap<Id, (ProfileName, String)>,
 }
+
+/// Whom to tell that something of a profile has changed.
+pub type ChangeListener = Box<dyn Fn(&ProfileName) + Send>;
 
 type FinishedRefresh = (ProfileName, String, Outcome);
 

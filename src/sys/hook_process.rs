@@ -17,6 +17,9 @@ use crate::clock::{Clock, Moment};
 
 /// The time between the request to end and the kill.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the end of this process waits for hooks, and how long for those that were asked to end.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+const LAST_GRACE: Duration = Duration::from_secs(2);
 /// How often a hook is looked at that says nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// So much of what a hook said last is kept.
@@ -74,12 +77,25 @@ impl HookGroups {
         Ok(HookRun { exit: ended?, said: said.kept })
     }
 
-    /// Kills what runs, and lets nothing more begin: this process ends.
+    /// Lets nothing more begin: this process ends. What runs is waited for a moment, then asked to end, then killed.
     pub fn end_all(&self) {
-        let mut running = self.lock();
-        running.is_over = true;
-        for group in running.groups.iter().filter_map(|group| Pid::from_raw(*group)) {
-            let _ended = kill_process_group(group, Signal::KILL);
+        self.lock().is_over = true;
+        self.wait_for_all(LAST_WAIT);
+        self.signal_all(Signal::TERM);
+        self.wait_for_all(LAST_GRACE);
+        self.signal_all(Signal::KILL);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for group in self.lock().groups.iter().filter_map(|group| Pid::from_raw(*group)) {
+            let _ended = kill_process_group(group, signal);
+        }
+    }
+
+    fn wait_for_all(&self, limit: Duration) {
+        let begun = SystemClock.now();
+        while !self.lock().groups.is_empty() && SystemClock.now().time_since(&begun) < limit {
+            pause(LOOK_INTERVAL);
         }
     }
 

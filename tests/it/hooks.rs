@@ -150,7 +150,7 @@ fn login_ends_it_and_that_is_told() {
 fn refresh_gives_the_access_token_on_standard_input_alone() {
     let server = AuthServer::start(RotationMode::Strict);
     let look = "cat >> $HOME/told; tr '\\0' '\\n' < /proc/$$/environ > $HOME/env; tr '\\0' ' ' < /proc/$$/cmdline > $HOME/argv; pwd > $HOME/cwd; \
-                ps -o pgid= -p $$ > $HOME/pgid 2>&1; echo $$ >> $HOME/pgid";
+                cut -d' ' -f5 /proc/$$/stat > $HOME/group; echo $$ >> $HOME/group";
     let mut sandbox = hooked(&server, "on_refreshed = HOOK\ntoken = true\non_needs_login = HOOK", look);
     sandbox.set_env("SECRET_OF_THE_USER", "canary-env");
     sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
@@ -169,6 +169,8 @@ fn refresh_gives_the_access_token_on_standard_input_alone() {
     let others: Vec<_> = set.iter().filter(|name| !is_named(name)).collect();
     assert_eq!(others.len(), 4, "{others:?}");
     assert_eq!(lines(&sandbox, "cwd"), ["/"]);
+    let group = lines(&sandbox, "group");
+    assert_eq!(group[0], group[1], "a process group of its own");
     lose_login(&server, &sandbox);
     assert!(told(&sandbox)[1].get("access_token").is_none());
     for name in ["env", "argv"] {
@@ -405,4 +407,43 @@ fn mistakes_of_hooks_are_told_at_once() {
     ] {
         assert!(run.stdout.contains(words), "no {words:?} in {run:#?}");
     }
+}
+
+#[test]
+fn daemon_that_stops_leaves_no_hook_behind() {
+    let server = AuthServer::start(RotationMode::Strict);
+    server.set_access_life(Duration::from_secs(3));
+    let hang = "trap '' TERM; echo $$ >> $HOME/pids; while :; do sleep 0.1; done";
+    let sandbox = hooked(&server, "on_refreshed = HOOK\ntimeout = \"10m\"", hang);
+    let daemon = sandbox.daemon();
+    eventually("a hook runs", || (!lines(&sandbox, "pids").is_empty()).then_some(()));
+    server.set_access_life(Duration::from_secs(600));
+    daemon.terminate();
+    let begun = Instant::now();
+    daemon.finish().exits(0);
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    eventually("it is gone", || lines(&sandbox, "pids").iter().all(|pid| is_gone(pid)).then_some(()));
+}
+
+/// With thirty seconds for a hook, eight profiles that need a login do not keep cron waiting for four minutes.
+#[test]
+fn hooks_of_many_profiles_run_at_once() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    write_script(&sandbox, "hook", "sleep 1; cat >> $HOME/told");
+    let names: Vec<String> = (0..8).map(|n| format!("p{n}")).collect();
+    let profiles: String = names.iter().map(|name| format!("[profile.{name}]\nprovider = \"acme\"\n")).collect();
+    let hook = sandbox.path("home/hook").display().to_string();
+    let hooks = format!("[hooks]\non_needs_login = [\"{hook}\"]\n");
+    sandbox.file_store(&format!("{}{profiles}{hooks}", server.provider("")));
+    for name in &names {
+        sandbox.import(name, &server.mint()).exits(0);
+        server.script([DEAD]);
+    }
+    let begun = Instant::now();
+    let mut arguments = vec!["refresh", "--force"];
+    arguments.extend(names.iter().flat_map(|name| ["-p", name]));
+    sandbox.keepalive(&arguments).exits(77);
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    assert_eq!(told(&sandbox).len(), 8);
 }

@@ -40,3 +40,40 @@ impl Store {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{KeySource, StoreKind, StoreSettings};
+    use crate::store::keyring::memory::MemoryKeyring;
+    use crate::store::test_samples::now;
+
+    #[test]
+    fn of_several_runs_one_notes_what_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, [7; 32]).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let settings = StoreSettings {
+            kind: StoreKind::File { key: KeySource::File(key) },
+            path: None,
+            allow_network_filesystem: true,
+        };
+        let store = Store::new(&settings, &dir.path().join("state"), None, || Box::new(MemoryKeyring::default()));
+        drop(store.prepare_to_seal("p").unwrap());
+        let name = "p".parse().unwrap();
+        store.create_lock_file(&name).unwrap();
+        Journal { sequence: 4, ..Journal::new(name.clone()) }
+            .write(&store.layout.profile_folder(&name).journal())
+            .unwrap();
+        let seen = store.peek(&name).unwrap().unwrap();
+        let told = HookStamps { needs_login: Some(now()), ..HookStamps::default() };
+        assert!(store.replace_hook_stamps(&seen, &told).unwrap());
+        assert!(!store.replace_hook_stamps(&seen, &told).unwrap(), "another run was first");
+        let newer = store.peek(&name).unwrap().unwrap();
+        assert_eq!((newer.sequence, &newer.hooks), (4, &told));
+        let behind = Journal { sequence: 3, ..newer.clone() };
+        assert!(!store.replace_hook_stamps(&behind, &HookStamps::default()).unwrap(), "there was a flight");
+        assert!(store.replace_hook_stamps(&newer, &HookStamps::default()).unwrap());
+    }
+}

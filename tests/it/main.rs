@@ -32,6 +32,7 @@ mod fuzz;
 mod google_metadata;
 mod handles;
 mod helpers;
+mod hooks;
 mod http;
 mod import;
 mod interrupted_refresh;

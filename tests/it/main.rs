@@ -44,6 +44,7 @@ mod logout;
 mod many_processes;
 mod mirrors;
 mod misuse;
+mod oauth_clients;
 mod oauth_endpoint;
 mod other_tools;
 mod output;

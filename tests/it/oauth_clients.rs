@@ -84,10 +84,10 @@ fn client_libraries_get_the_token_for_a_handle() {
 #[ignore = "needs node, client libraries; contrib/test runs it"]
 #[test]
 fn client_libraries_tell_a_needed_login_from_a_passing_failure() {
-    let served = Served::start();
-    let handle = served.handle(&[]);
     let dead = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
     for (fault, is_dead) in [(Fault::Respond(429, "retry-after: 60\r\n", ""), false), (dead, true)] {
+        let served = Served::start();
+        let handle = served.handle(&[]);
         always(&served, fault);
         sign_in_late(&served, "demo", 700);
         let expected = CLIENTS.iter().map(|client| if is_dead { client.dead } else { client.passing });

@@ -87,6 +87,7 @@ impl EngineInner {
             is_long_lived: self.is_daemon,
             prefetched_key: key,
             followed_stores: self.followed_stores.get().cloned(),
+            fed_programs: self.fed_programs.get().cloned(),
             concurrency_permit,
         };
         let outcome = refresh::transaction::run(&ctx, &lease);

@@ -88,6 +88,7 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         Ok(setup) => setup,
         Err(failure) => return refuse(format, NoToken::of_config(failure), out),
     };
+    setup.mirrors().limit_waits(Some(Duration::ZERO));
     let printed = obtain(&setup, &args.wish(format), &explain).and_then(|obtained| {
         let text = rendered(args, format, &setup, &obtained)?;
         obtained.warn(&args.profile, out);

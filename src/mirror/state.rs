@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn wait_in_vain_is_not_repeated_by_the_next_runs() {
         let mut record = MirrorRecord::default();
-        let at = Timestamp::from_secs;
+        let at = |second: i64| Timestamp::from_secs(1_000_000 + second);
         record.note_wait_in_vain(at(1000));
         assert!(record.is_pausing(at(1029)) && !record.is_pausing(at(1030)));
         record.note_wait_in_vain(at(1030));

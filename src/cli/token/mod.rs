@@ -99,6 +99,10 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         let failure = Failure::new(ErrorKind::Usage, "--env is for --format env").with_hint("write --format env, too");
         return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
     }
+    if out.is_json && !matches!(args.format, Format::Raw | Format::Json) {
+        let failure = Failure::new(ErrorKind::Usage, "--json and --format ask for two forms").with_hint("leave one out");
+        return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
+    }
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let setup = match Setup::new(global) {
         Ok(setup) => setup,

@@ -125,3 +125,13 @@ pub(super) fn no_thread(error: &std::io::Error) -> Outcome {
         .with_hint("the limit of processes or memory of this user, service or container is reached");
     Outcome::new(OutcomeKind::Deferred).with_error(failure)
 }
+
+/// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.
+pub(super) fn nested_call(profile: &Profile) -> Outcome {
+    let failure = Failure::new(
+        ErrorKind::NestedCall,
+        format!("recursive call: keepalive started this command for profile {}", profile.name),
+    )
+    .with_hint("the command must not ask for this profile's token");
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
+}

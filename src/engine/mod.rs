@@ -288,7 +288,7 @@ impl Engine {
     ) -> Result<Waiting, Box<Met>> {
         let since = self.inner.clock.now();
         if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return Err(Box::new((nested_call(profile), view)));
+            return Err(Box::new((flight::nested_call(profile), view)));
         }
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
@@ -413,14 +413,4 @@ impl Engine {
 /// An outcome of the store, which does not know for which profile it was asked.
 pub(crate) fn with_names(outcome: Outcome, store: &Store, name: &ProfileName) -> Outcome {
     outcome.with_names(name.as_str(), store.keyring().map(KeyringService::service))
-}
-
-/// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.
-fn nested_call(profile: &Profile) -> Outcome {
-    let failure = Failure::new(
-        ErrorKind::NestedCall,
-        format!("recursive call: keepalive started this command for profile {}", profile.name),
-    )
-    .with_hint("the command must not ask for this profile's token");
-    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }

@@ -130,9 +130,11 @@ impl LockDirectory {
 
     /// Makes a directory under another name, and notes it: a kill at any moment leaves one that is known as ours.
     fn stage(&self, staged: &Path) -> io::Result<()> {
-        // One that a killed run with our number left is of no use.
-        drop(fs::remove_dir(staged));
-        fs::DirBuilder::new().create(staged)?;
+        match fs::DirBuilder::new().create(staged) {
+            // A killed run with our number left it.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
         let about = fs::metadata(staged)?;
         let note = OwnDirectory { staged: staged.to_owned(), ..OwnDirectory::of(&about) };
         durable::replace_without_sync(&self.note, &serde_json::to_vec(&note)?)

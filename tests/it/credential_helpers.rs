@@ -257,7 +257,10 @@ fn openclaw_is_answered_in_its_time_whatever_a_refresh_takes() {
     assert_eq!((code("demo"), code("nobody")), (json!("TRY_AGAIN"), json!("NOT_FOUND")));
     // The refresh that was begun is completed.
     let answer = helper(&sandbox, &["openclaw"], ids).exits(0).json();
-    assert_eq!((answer["values"]["demo"].as_str(), server.counts().refresh_requests), (Some(token(&sandbox).as_str()), 1));
+    assert_eq!(
+        (answer["values"]["demo"].as_str(), server.counts().refresh_requests),
+        (Some(token(&sandbox).as_str()), 1)
+    );
 }
 
 #[test]

@@ -115,7 +115,11 @@ fn feed_killed_half_way_is_finished_by_the_next_one() {
     sandbox.config(&format!("{}{mirror}", config(&sandbox)));
     let run = sandbox.keepalive(&["refresh", "-p", "openai", "--force"]).exits(75);
     let run = run.says("has the same refresh token").says("take it out of there: keepalive feed codex openai");
-    assert_eq!((server.counts().refresh_requests, text(&file).contains(other_tool::token(&answer))), (0, true), "{run:?}");
+    assert_eq!(
+        (server.counts().refresh_requests, text(&file).contains(other_tool::token(&answer))),
+        (0, true),
+        "{run:?}"
+    );
     sandbox.keepalive(&["token", "openai"]).says("has the same refresh token");
     sandbox.keepalive(&FEED).exits(0).says("is fed by openai");
     sandbox.keepalive(&["refresh", "-p", "openai", "--force"]).exits(0);
@@ -350,5 +354,8 @@ fn lock_of_a_killed_run_does_not_stop_the_next() {
     assert!(!killed.unwrap().status.success() && lock.is_dir());
     sandbox.keepalive(&["refresh", "-p", "anthropic", "--force"]).exits(0);
     let token = sandbox.keepalive(&["token", "anthropic"]).exits(0).stdout.trim().to_owned();
-    assert_eq!((document(&file)["claudeAiOauth"]["accessToken"].as_str(), lock.exists()), (Some(token.as_str()), false));
+    assert_eq!(
+        (document(&file)["claudeAiOauth"]["accessToken"].as_str(), lock.exists()),
+        (Some(token.as_str()), false)
+    );
 }

@@ -137,7 +137,7 @@ fn change(args: &FeedArgs, setup: &mut Setup, plan: FeedPlan, out: &Output) -> R
     }
     let held = setup.mirrors().hold(&plan.profile, &plan.mirror).map_err(try_again)?;
     // Another run, or the program, may have changed it while the person was asked, or the lock was waited for.
-    let plan = plan.as_it_is_now(args, setup).map_err(of_outcome)?;
+    let plan = plan.looked_at_again(args, setup).map_err(of_outcome)?;
     let added = write_config(setup, &plan, out)?;
     let disarmed = Cell::new(None);
     let disarm = || disarmed.set(Some(setup.mirrors().disarm(&plan.profile, &plan.mirror, &plan.seen, &held)));

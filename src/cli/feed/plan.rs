@@ -74,7 +74,7 @@ impl FeedPlan {
 
     /// The plan under the locks of the file. Another run may have made the change, or a part of it; another file, or another
     /// sign-in in it, than the person agreed to is not touched.
-    pub(super) fn as_it_is_now(self, args: &FeedArgs, setup: &mut Setup) -> Result<Self, Outcome> {
+    pub(super) fn looked_at_again(self, args: &FeedArgs, setup: &mut Setup) -> Result<Self, Outcome> {
         setup.reload_config().map_err(config)?;
         let now = Self::of(args, setup)?;
         if now.is_done() || (now.seen == self.seen && now.import.is_some() == self.import.is_some()) {

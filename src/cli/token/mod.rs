@@ -100,7 +100,8 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
     }
     if out.is_json && !matches!(args.format, Format::Raw | Format::Json) {
-        let failure = Failure::new(ErrorKind::Usage, "--json and --format ask for two forms").with_hint("leave one out");
+        let failure =
+            Failure::new(ErrorKind::Usage, "--json and --format ask for two forms").with_hint("leave one out");
         return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
     }
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));

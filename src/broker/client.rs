@@ -71,7 +71,8 @@ fn ask(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Res
 fn token_request(request: &BrokerRequest, timeout: Duration, places: &DaemonPlaces) -> String {
     let BrokerRequest { profile, min_valid_ms, id_token, .. } = request;
     let timeout = timeout.as_millis();
-    let query = format!("min_valid={min_valid_ms}ms&timeout={timeout}ms&id_token={id_token}");
+    let rejected = request.rejected.map_or(String::new(), |generation| format!("&rejected={generation}"));
+    let query = format!("min_valid={min_valid_ms}ms&timeout={timeout}ms&id_token={id_token}{rejected}");
     http_request(&format!("/v1/profiles/{profile}/token?{query}"), places)
 }
 
@@ -216,21 +217,25 @@ mod tests {
         }
     }
 
+    fn no_wait() -> BrokerRequest {
+        let profile = "p".parse().unwrap();
+        BrokerRequest { profile, min_valid_ms: 0, timeout_ms: 0, id_token: false, rejected: None }
+    }
+
     #[test]
     fn silent_daemon_is_treated_as_absent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
-        let an_hour =
-            BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000, id_token: false };
+        let an_hour = BrokerRequest { timeout_ms: 3_600_000, ..no_wait() };
         assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &an_hour).is_none());
     }
 
     #[test]
     fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0, id_token: false };
+        let request = no_wait();
         let ask = |path: &std::path::Path| request_token(&DaemonPlaces::for_test(path), &SystemClock, &request);
         assert!(ask(&dir.path().join("none")).is_none());
         std::fs::write(dir.path().join("file"), "").unwrap();

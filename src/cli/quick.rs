@@ -33,6 +33,7 @@ pub(super) fn run(words: &[OsString]) -> Option<CommandStatus> {
         min_valid_ms: millis(wish.min_valid)?,
         timeout_ms: 0,
         id_token: wish.id_token,
+        rejected: None,
     };
     let reply = client::request_token(&DaemonPlaces::of(&environment), &SystemClock, &request)?;
     let is_well = matches!(reply.outcome, OutcomeKind::Fresh | OutcomeKind::Refreshed) && reply.warnings.is_empty();

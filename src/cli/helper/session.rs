@@ -9,7 +9,9 @@ use crate::cli::obtain::{NoToken, OwnFlights, TokenWish, check_carriable, obtain
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::{self, Setup};
 use crate::clock::Timestamp;
+use crate::credential::secret::AccessToken;
 use crate::engine::access_token::TokenOutput;
+use crate::engine::rejected_token::RejectionReport;
 use crate::events;
 use crate::hosts::{HostPattern, ServerName};
 use crate::outcome::{ErrorKind, Failure};
@@ -185,6 +187,30 @@ impl<'a> HelperSession<'a> {
         servers.iter().any(|server| hosts.iter().any(|host| host.matches(server)))
     }
 
+    /// A server has rejected a token that was shown to it. If it is the newest one of the server's profile, one refresh is made,
+    /// unless one was made for that reason a moment ago. What fails is no concern of the program, which waits for no answer.
+    pub(super) fn report_rejected(&self, servers: &[ServerName], shown: &[AccessToken]) {
+        let (Ok(candidates), Ok(setup)) = (self.candidates(), self.setup()) else { return };
+        let Choice::One(candidate) = choose(&candidates, servers) else { return };
+        let wish = TokenWish {
+            profile: candidate.name.clone(),
+            min_valid: Duration::ZERO,
+            timeout: self.budget,
+            id_token: false,
+            rejection: None,
+        };
+        let Ok(current) = obtain(setup, &wish, &|| {}) else { return };
+        if !shown.iter().any(|shown| shown.expose() == current.token.access_token) {
+            return;
+        }
+        let report = RejectionReport::proven(current.token.generation);
+        let (_, own_flights) = current.into_parts();
+        self.keep(own_flights);
+        if let Ok(newer) = obtain(setup, &TokenWish { rejection: Some(report), ..wish }, &|| {}) {
+            self.keep(newer.into_parts().1);
+        }
+    }
+
     /// The token of a profile, in time for the program that waits.
     pub(super) fn token(&self, profile: &ProfileName) -> Result<(TokenOutput, Timestamp), NoToken> {
         let setup = self.setup()?;
@@ -200,8 +226,12 @@ impl<'a> HelperSession<'a> {
             .map_err(|failure| NoToken { failure, status: CommandStatus::Failed })?;
         obtained.warn(profile, self.out);
         let (token, own_flights) = obtained.into_parts();
-        self.own_flights.lock().unwrap_or_else(PoisonError::into_inner).push(own_flights);
+        self.keep(own_flights);
         Ok((token, setup.clock.now().wall))
+    }
+
+    fn keep(&self, own_flights: OwnFlights) {
+        self.own_flights.lock().unwrap_or_else(PoisonError::into_inner).push(own_flights);
     }
 
     /// Completes the refreshes of this run; the program at the other end has its answer.

@@ -15,8 +15,9 @@ use crate::config::Config;
 use crate::engine::after_flight::AfterFlight;
 use crate::engine::{Engine, with_names};
 use crate::hooks::Hooks;
+use crate::hosts::HostPattern;
 use crate::import_sources::ToolStores;
-use crate::mirror::Mirrors;
+use crate::mirror::{CompanionProgram, Mirrors};
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
 use crate::provider::client_auth::{ClientCredentials, EMPTY_SECRET, SecretReader};
@@ -89,6 +90,13 @@ impl Setup {
         self.config = config;
     }
 
+    /// Reads the configuration again: another process may have added to it.
+    pub(crate) fn reload_config(&mut self) -> Result<(), Failure> {
+        let config = load_named(&self.environment, false)?;
+        self.use_config(config);
+        Ok(())
+    }
+
     /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
     pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
         let prepared = self.store.prepare_to_seal(name.as_str()).map(drop).and_then(|()| self.store.check_room(name));
@@ -126,6 +134,10 @@ impl Setup {
             within,
         );
         let engine = engine.with_followed_stores(Arc::new(self.tool_stores()));
+        let engine = engine.with_fed_programs(Arc::clone(self.mirrors()) as _);
+        if is_resident {
+            self.mirrors().limit_waits(None);
+        }
         // A hook may be about what a mirror has written.
         let after: Vec<Arc<dyn AfterFlight>> = vec![Arc::clone(self.mirrors()) as _, Arc::clone(self.hooks()) as _];
         Ok((engine.with_after_flight(after), endpoint))
@@ -135,7 +147,11 @@ impl Setup {
     pub(crate) fn mirrors(&self) -> &Arc<Mirrors> {
         self.mirrors.get_or_init(|| {
             let dirs = self.environment.tool_dirs.clone();
-            Arc::new(Mirrors::new(Arc::clone(&self.store), dirs, Arc::clone(&self.clock)))
+            let mirrors = Mirrors::new(Arc::clone(&self.store), dirs, Arc::clone(&self.clock));
+            let config = self.environment.config.clone();
+            // Without its own path it does itself what the companion would do, within the time that it has.
+            let companion = std::env::current_exe().ok().map(|program| CompanionProgram { program, config });
+            Arc::new(mirrors.with_companion(companion))
         })
     }
 
@@ -234,6 +250,15 @@ pub(crate) fn without_provider(name: &ProfileName) -> Failure {
 /// Reads the configuration from its place.
 pub(crate) fn load(places: &Environment) -> Result<Config, Failure> {
     load_named(places, places.is_config_explicit)
+}
+
+/// The servers of the profiles in a configuration that has mistakes, as far as it can be read.
+pub(crate) fn hosts_of_broken_config(global: &GlobalArgs) -> Vec<HostPattern> {
+    let places = Environment::from_env(global.config.as_deref());
+    match Config::load(&places.config, places.is_config_explicit, places.home.as_deref()) {
+        Err(error) => error.hosts().to_vec(),
+        Ok(_) => Vec::new(),
+    }
 }
 
 /// As [`load`]; `is_named`: the file must exist. A broken configuration is told with the profiles that will lack a provider

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::{ConfigError, ValueError};
 use super::file::{self, ConfigFile};
@@ -10,7 +11,10 @@ use super::removal;
 use super::values;
 use crate::config::Config;
 use crate::sys::durable;
-use crate::sys::lockfile::LockFile;
+use crate::sys::lockfile::{LockError, LockFile, LockWait};
+
+/// How long another process that adds to the same file is waited for: it reads and writes one file.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Sections to add, and the file that they are for.
 #[derive(Clone, Debug)]
@@ -139,8 +143,10 @@ impl Addition {
         if let Some(dir) = lock.parent() {
             durable::create_dir(dir).map_err(cannot)?;
         }
-        let held = LockFile::try_acquire(lock).map_err(cannot)?;
-        let _held = held.ok_or_else(|| self.unwritable_error("is being changed by another keepalive"))?;
+        let _held = LockFile::acquire_within(lock, LockWait::at_most(LOCK_WAIT)).map_err(|e| match e {
+            LockError::Io(e) => cannot(e),
+            LockError::Held(holder) => ConfigError::busy(&self.path, format!("is being changed by {holder}")),
+        })?;
         let target = self.target()?;
         let (_, text) = self.parse_with(file::read(&self.path)?.unwrap_or_default())?;
         let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

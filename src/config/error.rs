@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::hosts::HostPattern;
 pub use crate::outcome::Diagnostic;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ProfileName, StoreSettings};
@@ -33,6 +34,10 @@ impl MissingKey {
 pub struct ConfigError {
     mistakes: Vec<Diagnostic>,
     incomplete: Option<IncompleteProfiles>,
+    /// The servers of the profiles that could be read.
+    hosts: Vec<HostPattern>,
+    /// Nothing is wrong, but another process is changing the file.
+    is_busy: bool,
 }
 
 /// Profiles whose sections do not lead to a provider. Only the store knows whether each is a mistake: a credential names its
@@ -49,7 +54,25 @@ impl ConfigError {
     pub(super) fn from_mistakes(mut mistakes: Vec<Diagnostic>) -> Option<Self> {
         mistakes.sort_by_key(|mistake| mistake.position);
         mistakes.dedup();
-        (!mistakes.is_empty()).then_some(Self { mistakes, incomplete: None })
+        (!mistakes.is_empty()).then(|| Self::of(mistakes))
+    }
+
+    fn of(mistakes: Vec<Diagnostic>) -> Self {
+        Self { mistakes, incomplete: None, hosts: Vec::new(), is_busy: false }
+    }
+
+    /// The error that passes by itself.
+    pub(super) fn busy(file: &Path, message: impl Into<String>) -> Self {
+        Self { is_busy: true, ..Self::for_file(file, message, "run it again") }
+    }
+
+    pub(super) fn with_hosts(self, hosts: Vec<HostPattern>) -> Self {
+        Self { hosts, ..self }
+    }
+
+    /// The servers that the profiles serve, as far as the configuration can be read.
+    pub fn hosts(&self) -> &[HostPattern] {
+        &self.hosts
     }
 
     /// What is wrong and where.
@@ -73,11 +96,11 @@ impl ConfigError {
     /// Tells of the incomplete profiles that have no credential, too.
     #[must_use]
     pub fn with_incomplete_profiles(self, has_credential: impl Fn(&ProfileName) -> bool) -> Self {
-        let Self { mut mistakes, incomplete } = self;
+        let Self { mut mistakes, incomplete, .. } = self;
         let lacking = incomplete.into_iter().flat_map(|incomplete| incomplete.profiles);
         mistakes.extend(lacking.filter(|(name, _)| !has_credential(name)).map(|(_, mistake)| mistake));
         mistakes.sort_by_key(|mistake| mistake.position);
-        Self { mistakes, incomplete: None }
+        Self::of(mistakes)
     }
 
     /// What would be right, for a line of its own.
@@ -87,7 +110,7 @@ impl ConfigError {
 
     /// The error as the commands report it.
     pub fn to_failure(&self) -> Failure {
-        let failure = Failure::new(ErrorKind::Config, self.to_string());
+        let failure = Failure::new(if self.is_busy { ErrorKind::Busy } else { ErrorKind::Config }, self.to_string());
         Failure { hint: self.hint().map(str::to_owned), mistakes: self.mistakes.clone(), ..failure }
     }
 
@@ -107,7 +130,7 @@ impl ConfigError {
 
 impl From<Diagnostic> for ConfigError {
     fn from(finding: Diagnostic) -> Self {
-        Self { mistakes: vec![finding], incomplete: None }
+        Self::of(vec![finding])
     }
 }
 

@@ -182,7 +182,14 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
+    example_in(name, false)
+}
+
+/// As [`example`]; `is_of_mirror`: in the section of a mirror, where `kind` and `path` are others than in that of the store.
+pub(super) fn example_in(name: &str, is_of_mirror: bool) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
     let all = [PROFILE, TOP, STORE, BROKER, GCE, PROVIDER, STORE_KEY, SECRET, MIRROR, HOOKS, CONSUMERS, BUILT_IN];
-    all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
+    let first = if is_of_mirror { MIRROR } else { PROFILE };
+    let mut keys = std::iter::once(first).chain(all).flat_map(|keys| keys.iter());
+    keys.find(|key| key.name == name).map(|key| key.example)
 }

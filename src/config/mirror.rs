@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::error::{ConfigError, ValueError, quoted};
+use super::error::{ConfigError, Diagnostic, ValueError, quoted};
 use super::keys;
 use super::section::{Entry, Section};
 use super::values;
@@ -19,10 +19,10 @@ enum Kind {
     Consumer(&'static Consumer),
 }
 
-/// All mirrors of a profile. Those with mistakes are noted and left out.
-pub(super) fn read_all(section: &Section<'_>) -> Vec<Mirror> {
+/// All mirrors of a profile, and where they stand. Those with mistakes are noted and left out.
+pub(super) fn read_all(section: &Section<'_>) -> Vec<(Mirror, Diagnostic)> {
     let tables = section.read("mirror", Entry::tables).unwrap_or_default();
-    tables.iter().filter_map(read).collect()
+    tables.iter().filter_map(|table| Some((read(table)?, table.diagnostic("kind", "kind", "")))).collect()
 }
 
 fn read(section: &Section<'_>) -> Option<Mirror> {

@@ -13,6 +13,7 @@ mod file;
 mod hooks;
 mod keys;
 mod mirror;
+mod mirror_claims;
 mod profile;
 mod provider;
 mod removal;
@@ -30,11 +31,13 @@ use std::time::Duration;
 
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
+use crate::hosts::HostPattern;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
 pub use broker::{BrokerSettings, GceSettings};
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
 pub use error::{nearest, nearest_provider};
 use hooks::HookKeys;
+use mirror_claims::MirrorClaims;
 pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
@@ -102,7 +105,8 @@ impl Config {
             return Ok(config);
         }
         let incomplete = config.incomplete_profiles(&document, doubtful);
-        document.into_result(config).map_err(|error| error.with_incomplete(incomplete))
+        let hosts = config.served_hosts();
+        document.into_result(config).map_err(|error| error.with_incomplete(incomplete).with_hosts(hosts))
     }
 
     /// Reads it, and returns the profiles whose sections name no provider.
@@ -132,6 +136,16 @@ impl Config {
         });
         let is_store_known = !document.has_mistake("store.path");
         is_store_known.then(|| IncompleteProfiles { store: self.store.clone(), profiles: lacking.collect() })
+    }
+
+    /// The servers of all profiles that have a section.
+    fn served_hosts(&self) -> Vec<HostPattern> {
+        let of_profile = |(name, section): (&ProfileName, &ProfileSection)| {
+            let provider = section.provider.as_ref().or_else(|| self.providers.get(name.as_str()));
+            let base = provider.map(|provider| provider.consumers.clone()).unwrap_or_default();
+            section.consumers.clone().over(&base).hosts().to_vec()
+        };
+        self.profiles.iter().flat_map(of_profile).collect()
     }
 
     /// The configuration of a user who has written none.
@@ -181,7 +195,7 @@ impl Config {
         schedules: &mut ScheduleCache,
         broken: &BTreeSet<String>,
     ) -> Vec<ProfileName> {
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut claims) = (Vec::new(), MirrorClaims::default());
         let Some(entry) = top.get("profile") else { return doubtful };
         for (name, section) in entry.named_sections() {
             let known = profile::KnownProviders { all: &self.providers, broken };
@@ -190,6 +204,14 @@ impl Config {
             let is_named = section.has("provider") || broken.contains(name.as_str());
             if !is_named && !section.has_mistake_about(&["provider"], keys::PROFILE) {
                 doubtful.push(name.clone());
+            }
+            let provider = read.provider.as_ref().map(|provider| provider.name.as_str());
+            let provider =
+                provider.or_else(|| self.providers.get_key_value(name.as_str()).map(|(name, _)| name.as_str()));
+            for (mirror, place) in read.mirrors.iter().zip(&read.mirror_places) {
+                if let Err(rival) = claims.add(&name, mirror, provider) {
+                    section.document.note(mirror_claims::mistake(place.clone(), &name, &rival).into());
+                }
             }
             self.profiles.insert(name, read);
         }

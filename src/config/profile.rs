@@ -36,6 +36,8 @@ pub(super) struct ProfileSection {
     pub consumers: ConsumerSettings,
     pub mirrors: Vec<Mirror>,
     pub hooks: HookKeys,
+    /// Where each of them stands.
+    pub mirror_places: Vec<Diagnostic>,
     /// Where it stands, for what is found out later.
     pub place: Diagnostic,
 }
@@ -104,13 +106,15 @@ pub(super) fn read(
         Some(broken) if known.broken.contains(name) => Ok(Arc::clone(broken)),
         _ => usable_provider(name, known.all),
     };
+    let (mirrors, mirror_places) = mirror::read_all(section).into_iter().unzip();
     ProfileSection {
         provider: section.read("provider", |e| e.parse(provider)),
         scopes: section.read("scopes", |e| e.list(values::scope)),
         timing: read_timing(section, defaults, schedules, warnings),
         follow: section.read("follow", Entry::flag).unwrap_or(false),
         consumers: consumers::read(section),
-        mirrors: mirror::read_all(section),
+        mirrors,
+        mirror_places,
         hooks: hooks::read(section),
         place: section.diagnostic("", "", ""),
     }

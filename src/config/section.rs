@@ -271,7 +271,8 @@ impl<'s> Entry<'s> {
     }
 
     fn example_hint(&self) -> Option<String> {
-        let example = keys::example(self.key).unwrap_or("\"...\"");
+        let of_mirror = self.section.name.ends_with(".mirror");
+        let example = keys::example_in(self.key, of_mirror).unwrap_or("\"...\"");
         Some(format!("write {} = {example}", toml_key(self.key)))
     }
 

@@ -88,6 +88,7 @@ impl EngineInner {
             is_long_lived: self.is_daemon,
             prefetched_key: key,
             followed_stores: self.followed_stores.get().cloned(),
+            fed_programs: self.fed_programs.get().cloned(),
             concurrency_permit,
         };
         let outcome = refresh::transaction::run(&ctx, &lease);
@@ -134,4 +135,14 @@ pub(super) fn no_thread(error: &std::io::Error) -> Outcome {
     let failure = Failure::new(ErrorKind::Busy, format!("nothing was sent: cannot start a thread: {error}"))
         .with_hint("the limit of processes or memory of this user, service or container is reached");
     Outcome::new(OutcomeKind::Deferred).with_error(failure)
+}
+
+/// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.
+pub(super) fn nested_call(profile: &Profile) -> Outcome {
+    let failure = Failure::new(
+        ErrorKind::NestedCall,
+        format!("recursive call: keepalive started this command for profile {}", profile.name),
+    )
+    .with_hint("the command must not ask for this profile's token");
+    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }

@@ -25,6 +25,7 @@ pub use crate::engine::flight::FlightSummary;
 use crate::engine::flight::cannot_lock;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
+use crate::engine::refresh::fed_programs::FedPrograms;
 use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::events;
 use crate::guard::{FlightGroup, FlightHandle, LeaderSlot, WaitResult};
@@ -38,8 +39,8 @@ use tokio::sync::broadcast;
 
 /// The longest time that an admitted flight may take to finish, storing included.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a run that ends waits for what follows its flights. A program that is given a token may take a minute.
-const AFTER_RUN_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a run that ends waits for what follows its flights.
+const AFTER_RUN_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a daemon does that is stopped: its next start does what is left.
 const AFTER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many ends of flights a listener may be behind.
@@ -68,6 +69,7 @@ struct EngineInner {
     /// The profiles for which keepalive itself started this process.
     caller_profiles: Vec<String>,
     followed_stores: OnceLock<Arc<dyn FollowedStores>>,
+    fed_programs: OnceLock<Arc<dyn FedPrograms>>,
     flight_ends: broadcast::Sender<FlightSummary>,
     after_flights: AfterFlights,
 }
@@ -116,6 +118,7 @@ impl Engine {
             is_daemon: is_resident,
             caller_profiles: within,
             followed_stores: OnceLock::new(),
+            fed_programs: OnceLock::new(),
             flight_ends: broadcast::Sender::new(REMEMBERED_ENDS),
             after_flights: AfterFlights::default(),
         };
@@ -127,6 +130,13 @@ impl Engine {
     pub fn with_followed_stores(self, source: Arc<dyn FollowedStores>) -> Self {
         // The first value stays, so that it cannot change during a flight.
         let _first = self.inner.followed_stores.set(source);
+        self
+    }
+
+    /// Lets a flight look whether a program that the profile feeds has the same refresh token.
+    #[must_use]
+    pub fn with_fed_programs(self, programs: Arc<dyn FedPrograms>) -> Self {
+        let _first = self.inner.fed_programs.set(programs);
         self
     }
 
@@ -279,7 +289,7 @@ impl Engine {
     ) -> Result<Waiting, Box<Met>> {
         let since = self.inner.clock.now();
         if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return Err(Box::new((nested_call(profile), view)));
+            return Err(Box::new((flight::nested_call(profile), view)));
         }
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
@@ -404,14 +414,4 @@ impl Engine {
 /// An outcome of the store, which does not know for which profile it was asked.
 pub(crate) fn with_names(outcome: Outcome, store: &Store, name: &ProfileName) -> Outcome {
     outcome.with_names(name.as_str(), store.keyring().map(KeyringService::service))
-}
-
-/// A command that keepalive runs for a profile asks for that same profile, so it would wait for itself.
-fn nested_call(profile: &Profile) -> Outcome {
-    let failure = Failure::new(
-        ErrorKind::NestedCall,
-        format!("recursive call: keepalive started this command for profile {}", profile.name),
-    )
-    .with_hint("the command must not ask for this profile's token");
-    Outcome::new(OutcomeKind::ConfigError).with_error(failure)
 }

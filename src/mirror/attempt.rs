@@ -1,28 +1,29 @@
 //! One attempt to bring a mirror up to date, under its lock.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::credential::Generation;
 use crate::events;
-use crate::mirror::SeenFile;
-use crate::mirror::document::{Known, MergeRefusal, Recipe};
+use crate::mirror::consumer_lock::{self, ConsumerLocks};
+use crate::mirror::document::{Known, MergeRefusal, Recipe, Rival};
 use crate::mirror::json_text::JsonText;
 use crate::mirror::place::Place;
 use crate::mirror::state::{MirrorRecord, MirrorRecords, MirrorState};
 use crate::mirror::values::{Values, mark};
-use crate::mirror::{consumer_lock, directory, target, template};
+use crate::mirror::waits::Waits;
+use crate::mirror::{PROGRAM_WAIT, SeenFile};
+use crate::mirror::{directory, target, template};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Profile;
 use crate::profile::consumers::{Consumer, ConsumerLock, Delivery};
 use crate::profile::mirror::{MirrorForm, MirrorValue};
 use crate::store::journal::block::Cause;
 use crate::store::{Store, StoreError};
-use crate::sys::{paths, process};
+use crate::sys::{paths, tool_process};
 
-/// How long the lock of a program is waited for.
-const CONSUMER_WAIT: Duration = Duration::from_secs(5);
 /// How long a program may take to take a token: OpenClaw needs 13 s.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
@@ -34,6 +35,9 @@ pub(super) struct Attempt<'a> {
     pub(super) place: &'a Place<'a>,
     pub(super) profile: &'a Profile,
     pub(super) approved: Option<&'a SeenFile>,
+    pub(super) waits: &'a Waits,
+    /// An earlier run has waited in vain: this one does not.
+    pub(super) is_pausing: bool,
 }
 
 /// Why nothing was written.
@@ -41,11 +45,13 @@ pub(super) struct Attempt<'a> {
 pub(super) struct Stopped {
     pub(super) state: MirrorState,
     pub(super) failure: Failure,
+    /// It took time, which the next runs do not spend again at once.
+    pub(super) has_waited: bool,
 }
 
 impl From<Failure> for Stopped {
     fn from(failure: Failure) -> Self {
-        Self { state: MirrorState::Failed, failure }
+        Self { state: MirrorState::Failed, failure, has_waited: false }
     }
 }
 
@@ -78,6 +84,12 @@ impl Attempt<'_> {
 
     /// The newest values; `None` while there is no access token that is known to live.
     fn values(&self) -> Result<Option<Values>, Stopped> {
+        // Of an imported token whose age is not known, it is not known that it lives: a refresh replaces it first.
+        Ok(self.stored_values()?.filter(|(_, is_proven)| *is_proven).map(|(values, _)| values))
+    }
+
+    /// The newest values, and whether the access token is known to live.
+    pub(super) fn stored_values(&self) -> Result<Option<(Values, bool)>, Stopped> {
         let name = &self.profile.name;
         let store_failure = |e: StoreError| {
             let failure = e.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Store, e.to_string()));
@@ -92,12 +104,10 @@ impl Attempt<'_> {
             self.check_not_followed(origin)?;
         }
         let Some(snapshot) = self.store.snapshot_of(name, &view).map_err(store_failure)? else { return Ok(None) };
-        // Of an imported token whose age is not known, it is not known that it lives: a refresh replaces it first.
-        if snapshot.grant.validity.as_ref().is_none_or(|validity| validity.is_unproven()) {
-            return Ok(None);
-        }
+        let is_proven = snapshot.grant.validity.as_ref().is_some_and(|validity| !validity.is_unproven());
         let identity = journal.origin.as_ref().map(|origin| origin.identity.clone()).unwrap_or_default();
-        Ok(Values::of(&snapshot, identity, self.profile, self.clock.now().wall))
+        let values = Values::of(&snapshot, identity, self.profile, self.clock.now().wall);
+        Ok(values.map(|values| (values, is_proven)))
     }
 
     /// A program cannot be the one that refreshes, and have no refresh token.
@@ -132,22 +142,23 @@ impl Attempt<'_> {
         generation
     }
 
-    fn conflict(&self, why: &str) -> Stopped {
+    fn conflict(&self, rival: Rival, why: &str) -> Stopped {
         let path = &self.place.name;
-        let hint = match self.place.form {
-            MirrorForm::Consumer { consumer, .. } => {
-                format!("to feed it again: keepalive feed {} {}", consumer.name, self.profile.name)
+        let hint = match self.place.feed_command(self.profile.name.as_str()) {
+            _ if rival == Rival::Unreadable => {
+                format!("mend it; or, if it is not needed: rm {path}; then keepalive writes it")
             }
-            MirrorForm::Json { .. } => {
+            Some(command) => format!("to feed it again: {command}"),
+            None if matches!(self.place.form, MirrorForm::Json { .. }) => {
                 format!("if that is not needed, remove it from {path}; then keepalive writes it")
             }
-            _ => format!("if that is not needed: rm {path}; then keepalive writes it"),
+            None => format!("if that is not needed: rm {path}; then keepalive writes it"),
         };
         let failure = Failure::new(ErrorKind::Mirror, format!("{path} is left as it is: {why}")).with_hint(hint);
-        Stopped { state: MirrorState::Conflict, failure }
+        Stopped { state: MirrorState::Conflict, failure, has_waited: false }
     }
 
-    fn lacking(&self, value: &str) -> Stopped {
+    pub(super) fn lacking(&self, value: &str) -> Stopped {
         let message = format!("{} is not written: its {value} is not known", self.place.name);
         let hint = format!("sign in again, so that the provider tells it: keepalive login {}", self.profile.name);
         Failure::new(ErrorKind::Mirror, message).with_hint(hint).into()
@@ -165,7 +176,7 @@ impl Attempt<'_> {
             .ok_or_else(|| target::refused(file, "is no JSON file", "name another kind of mirror"))?;
         target::prepare_dir(file)?;
         target::examine(file)?;
-        let _locked = consumer_lock::acquire(lock, file, title, CONSUMER_WAIT)?;
+        let _locked = self.lock_of_program(lock, title)?;
         // The lock may have been waited for.
         let values = match self.newest() {
             Some(newest) if newest != values.generation => self.values()?.unwrap_or(values),
@@ -176,25 +187,38 @@ impl Attempt<'_> {
         let is_ours = |token: &str| token == values.access() || record.has_written(&mark(token.as_bytes()));
         let parsed = match &old {
             Some(bytes) if !bytes.trim_ascii().is_empty() => {
-                Some(JsonText::parse(bytes).map_err(|fault| self.conflict(&format!("it {fault}")))?)
+                Some(JsonText::parse(bytes).map_err(|fault| self.conflict(Rival::Unreadable, &format!("it {fault}")))?)
             }
             Some(_) | None => None,
         };
-        let merged = recipe.merge(parsed, &values, &Known { is_ours: &is_ours, is_approved });
+        let known = Known { is_ours: &is_ours, was_written: record.generation.is_some(), is_approved };
+        let merged = recipe.merge(parsed, &values, &known);
         let merged = merged.map_err(|refusal| match refusal {
-            MergeRefusal::Conflict(why) => self.conflict(&why),
+            MergeRefusal::Conflict(rival, why) => self.conflict(rival, &why),
             MergeRefusal::Lacking(value) => self.lacking(value),
         })?;
         let token = mark(values.access().as_bytes());
         if old.as_ref().is_none_or(|old| old.as_slice() != merged.text.as_str().as_bytes()) {
             record.is_ours_alone |= old.is_none();
-            for (pointer, value) in merged.before {
-                record.before.entry(pointer).or_insert(value);
-            }
+            // The newest: what a person set there last.
+            record.before.extend(merged.before);
             self.note(&token, record)?;
             target::replace(file, merged.text.as_str().as_bytes())?;
         }
         Ok(self.landed(&token, values.generation, record))
+    }
+
+    /// Takes the lock of the file's program, if it is free in time.
+    fn lock_of_program(&self, lock: ConsumerLock, title: &str) -> Result<ConsumerLocks, Stopped> {
+        let note = self.records.lock_note(&self.place.file_key);
+        let most = if self.is_pausing { Duration::ZERO } else { PROGRAM_WAIT };
+        self.waits.within(&**self.clock, most, |limit| {
+            let taken = consumer_lock::acquire(lock, &self.place.path, title, &note, limit);
+            taken.map_err(|failure| {
+                let has_waited = failure.kind == ErrorKind::Busy && !limit.is_zero();
+                Stopped { has_waited, ..failure.into() }
+            })
+        })
     }
 
     /// Whether what was written for the newest generation is still there. This needs no key: a run over profiles that are
@@ -236,7 +260,7 @@ impl Attempt<'_> {
         let is_same = old.as_ref().is_some_and(|old| old.as_slice() == content.as_bytes());
         let is_free = old.as_ref().is_none_or(|old| old.is_empty() || record.has_written(&mark(old)));
         if !is_same && !is_free && !self.approved.is_some_and(|seen| old.as_ref().is_some_and(|old| seen.is(old))) {
-            return Err(self.conflict("its content is another one than keepalive wrote"));
+            return Err(self.conflict(Rival::Changed, "its content is another one than keepalive wrote"));
         }
         if !is_same {
             record.is_ours_alone |= old.is_none();
@@ -267,7 +291,7 @@ impl Attempt<'_> {
             if let Some(old) = old.filter(|old| is_token && old.as_slice() != text.as_bytes())
                 && !record.has_written(&mark(&old))
             {
-                return Err(self.conflict(&format!("{name} is another one there than keepalive wrote")));
+                return Err(self.conflict(Rival::Changed, &format!("{name} is another one there than keepalive wrote")));
             }
         }
         if !is_same {
@@ -292,18 +316,26 @@ impl Attempt<'_> {
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let within = (paths::ACTIVE_PROFILES, std::path::Path::new(self.profile.name.as_str()));
         let command = argv.get(..4).unwrap_or(&argv).join(" ");
-        let failed = |why: String| {
-            let failure = Failure::new(ErrorKind::Mirror, format!("`{command}` failed: {why}"));
-            Stopped::from(failure.with_hint(format!(
-                "try it: keepalive token {} | {}",
-                self.profile.name,
-                argv.join(" ")
-            )))
+        let failed = |why: String, hint: String| {
+            Stopped::from(Failure::new(ErrorKind::Mirror, format!("`{command}` failed: {why}")).with_hint(hint))
         };
-        match process::run_tool(&argv, values.access(), Some(within), COMMAND_LIMIT) {
+        let by_hand = format!("try it: keepalive token {} | {}", self.profile.name, argv.join(" "));
+        let ran = self.waits.within(&**self.clock, COMMAND_LIMIT, |limit| {
+            tool_process::run_tool(&argv, values.access(), Some(within), limit)
+        });
+        match ran {
             Ok(output) if output.is_success => Ok(self.landed(&token, values.generation, record)),
-            Ok(output) => Err(failed(last_line(&output.stderr.replace(values.access(), "(the token)")))),
-            Err(e) => Err(failed(e.to_string())),
+            Ok(output) => Err(failed(last_line(&output.stderr.replace(values.access(), "(the token)")), by_hand)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let program = argv.first().copied().unwrap_or_default();
+                Err(failed(
+                    "there is no such program".into(),
+                    format!("install {program}, or add its directory to PATH"),
+                ))
+            }
+            Err(e) => {
+                Err(Stopped { has_waited: e.kind() == io::ErrorKind::TimedOut, ..failed(e.to_string(), by_hand) })
+            }
         }
     }
 }

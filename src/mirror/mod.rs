@@ -6,19 +6,23 @@
 //! generation. So an older token never lands last, and a killed write leaves the old file or the new one.
 
 mod attempt;
+mod companion;
 mod consumer_lock;
 mod directory;
 mod document;
 mod json_text;
 mod place;
 mod state;
+mod takeover;
 mod target;
 mod template;
 mod undo;
 mod values;
+mod waits;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,21 +34,28 @@ use crate::engine::after_flight::{AfterFlight, has_token};
 use crate::events;
 pub use crate::mirror::attempt::follows_itself;
 use crate::mirror::attempt::{Attempt, Stopped};
+pub use crate::mirror::companion::CompanionProgram;
 use crate::mirror::document::Recipe;
+pub use crate::mirror::document::Rival;
 use crate::mirror::place::Place;
 pub use crate::mirror::state::MirrorState;
 use crate::mirror::state::{MirrorRecord, MirrorRecords};
+pub use crate::mirror::takeover::{FileLook, HeldFile};
 pub use crate::mirror::undo::Undone;
+use crate::mirror::waits::Waits;
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::Profile;
 use crate::profile::consumers::{Consumer, Delivery};
 use crate::profile::mirror::{Mirror, MirrorForm};
 use crate::store::Store;
+use crate::store::journal::Journal;
 use crate::sys::lockfile::LockError;
 use crate::sys::paths::ToolDirs;
 
 /// How long another run that writes a file is waited for. What it writes is the newest, too.
 const LOCK_WAIT: Duration = Duration::from_secs(15);
+/// How long the lock of a program is waited for.
+const PROGRAM_WAIT: Duration = Duration::from_secs(5);
 /// A credential that changes more often than this while it is written is written by the next run.
 const MAX_ROUNDS: usize = 4;
 
@@ -55,6 +66,10 @@ pub struct Mirrors {
     clock: Arc<dyn Clock>,
     records: MirrorRecords,
     news: Mutex<Vec<String>>,
+    waits: Waits,
+    companion: Option<CompanionProgram>,
+    /// The caller writes them after its flight.
+    is_left_to_caller: AtomicBool,
 }
 
 /// How one mirror stands; an entry of `mirrors` in `status --json`.
@@ -76,7 +91,32 @@ impl std::fmt::Debug for Mirrors {
 impl Mirrors {
     pub fn new(store: Arc<Store>, dirs: ToolDirs, clock: Arc<dyn Clock>) -> Self {
         let records = MirrorRecords::below(store.layout().dir());
-        Self { store, dirs, clock, records, news: Mutex::default() }
+        Self {
+            store,
+            dirs,
+            clock,
+            records,
+            news: Mutex::default(),
+            waits: Waits::default(),
+            companion: None,
+            is_left_to_caller: AtomicBool::default(),
+        }
+    }
+
+    /// Writes nothing after the flights of this process: the caller does.
+    pub fn leave_to_caller(&self) {
+        self.is_left_to_caller.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets a process of its own give a token to a slow program, where this one does not wait for it.
+    #[must_use]
+    pub fn with_companion(self, companion: Option<CompanionProgram>) -> Self {
+        Self { companion, ..self }
+    }
+
+    /// How long all mirrors together may delay this process. `None`: as long as each needs. Without this, some seconds.
+    pub fn limit_waits(&self, left: Option<Duration>) {
+        self.waits.limit(left);
     }
 
     /// Writes the newest access token to each mirror that does not have it.
@@ -130,14 +170,24 @@ impl Mirrors {
             Ok(place) => place,
             Err(failure) => return MirrorReport::nowhere(mirror, failure),
         };
-        let lock = match self.records.lock(&place.file_key, LOCK_WAIT) {
+        if let Some(companion) = self.companion.as_ref().filter(|_| {
+            // A person who asks for it waits for it.
+            approved.is_none() && place.is_of_program() && self.waits.is_bounded()
+        }) {
+            return self.update_by_companion(companion, profile, mirror, &place);
+        }
+        let lock = match self.waits.within(&*self.clock, LOCK_WAIT, |limit| self.records.lock(&place.file_key, limit)) {
             Ok(lock) => lock,
             // The other run writes the newest, too.
             Err(error) => return MirrorReport::nowhere(mirror, not_locked(&place.name, error)),
         };
         let before = self.records.read(&place.key).ok().flatten();
         let mut record = before.clone().unwrap_or_default();
-        record.describe(&place.name, mirror.form.name(), &profile.name);
+        record.describe(&place.name, mirror.form.name(), place.configured_entry(), &profile.name);
+        let is_pausing = approved.is_none() && record.is_pausing(self.clock.now().wall);
+        if is_pausing && place.is_of_program() {
+            return MirrorReport::of(&place, &record);
+        }
         let attempt = Attempt {
             store: &self.store,
             clock: &self.clock,
@@ -145,12 +195,21 @@ impl Mirrors {
             place: &place,
             profile,
             approved,
+            waits: &self.waits,
+            is_pausing,
         };
         for _ in 0..MAX_ROUNDS {
             match attempt.run(&mut record) {
                 Ok(Some(generation)) if self.newest(profile) > Some(generation) => {}
-                Ok(_) => break,
-                Err(Stopped { state, failure }) => {
+                Ok(None) => {
+                    record.note_pending();
+                    break;
+                }
+                Ok(Some(_)) => break,
+                Err(Stopped { state, failure, has_waited }) => {
+                    if has_waited {
+                        record.note_wait_in_vain(self.clock.now().wall);
+                    }
                     if record.note_failure(state, &failure) {
                         self.tell(profile, &place.name, &failure);
                     }
@@ -166,8 +225,12 @@ impl Mirrors {
         MirrorReport::of(&place, &record)
     }
 
+    fn journal(&self, profile: &Profile) -> Option<Journal> {
+        self.store.peek(&profile.name).ok().flatten()
+    }
+
     fn newest(&self, profile: &Profile) -> Option<Generation> {
-        self.store.peek(&profile.name).ok().flatten().map(|journal| journal.generation)
+        self.journal(profile).map(|journal| journal.generation)
     }
 
     fn tell(&self, profile: &Profile, mirror: &str, failure: &Failure) {
@@ -201,13 +264,13 @@ fn not_locked(mirror: &str, error: LockError) -> Failure {
             Failure::new(ErrorKind::Busy, format!("{holder} is writing {mirror}")).with_hint(holder.hint())
         }
         LockError::Io(error) => Failure::new(ErrorKind::Mirror, format!("cannot lock {mirror}: {error}"))
-            .with_hint("check the owner and the permissions of the state directory"),
+            .with_hint("check the owner and the permissions of its directory"),
     }
 }
 
 impl AfterFlight for Mirrors {
     fn is_wanted(&self, profile: &Profile, outcome: &Outcome) -> bool {
-        has_token(outcome) && !profile.mirrors.is_empty()
+        has_token(outcome) && !profile.mirrors.is_empty() && !self.is_left_to_caller.load(Ordering::Relaxed)
     }
 
     fn run(&self, profile: &Profile, _outcome: &Outcome) {
@@ -237,12 +300,6 @@ pub struct SeenFile {
 }
 
 impl SeenFile {
-    /// The file at this place now.
-    pub fn look(path: &Path) -> Result<Self, Failure> {
-        let bytes = target::read(&target::locate(path)?)?;
-        Ok(Self { mark: bytes.map(|bytes| values::mark(&bytes)) })
-    }
-
     fn is(&self, bytes: &[u8]) -> bool {
         self.mark.as_deref() == Some(values::mark(bytes).as_str())
     }

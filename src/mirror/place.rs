@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::credential::external::shell_quoted;
 use crate::import_sources;
 use crate::import_sources::tools::Tool;
 use crate::mirror::target;
@@ -20,6 +21,8 @@ pub(super) struct Place<'a> {
     pub(super) name: String,
     /// Of a program: nothing.
     pub(super) path: PathBuf,
+    /// It is where the program has its file by itself.
+    is_usual: bool,
     /// The sign-in in the store of a program.
     pub(super) entry: String,
     /// Tells this mirror from every other: of one file, several members can be mirrors.
@@ -41,9 +44,11 @@ impl<'a> Place<'a> {
         {
             let name = format!("{name} {entry}");
             let key = mark(name.as_bytes());
-            return Ok(Self { form: &mirror.form, name, path: PathBuf::new(), entry, file_key: key.clone(), key });
+            let (path, file_key) = (PathBuf::new(), key.clone());
+            return Ok(Self { form: &mirror.form, name, path, is_usual: true, entry, file_key, key });
         }
-        let path = mirror.path.clone().or_else(|| of_program(&mirror.form, dirs)).ok_or_else(|| {
+        let usual = of_program(&mirror.form, dirs);
+        let path = mirror.path.clone().or_else(|| usual.clone()).ok_or_else(|| {
             Failure::new(ErrorKind::Mirror, format!("where {} has its file is not known", mirror.form.name()))
                 .with_hint(format!("write path = \"...\" in [[profile.{}.mirror]]", profile.name))
         })?;
@@ -56,7 +61,32 @@ impl<'a> Place<'a> {
             _ => entry.clone(),
         };
         let key = mark(format!("{file_key} {} {members}", mirror.form.name()).as_bytes());
-        Ok(Self { form: &mirror.form, name: path.display().to_string(), path: real, entry, key, file_key })
+        let is_usual = usual.is_some_and(|usual| usual == path);
+        Ok(Self { form: &mirror.form, name: path.display().to_string(), path: real, is_usual, entry, key, file_key })
+    }
+}
+
+impl Place<'_> {
+    /// Whether a program takes the token, and there is no file.
+    pub(super) fn is_of_program(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+
+    /// The command that feeds this place.
+    pub(super) fn feed_command(&self, profile: &str) -> Option<String> {
+        let MirrorForm::Consumer { consumer, .. } = self.form else { return None };
+        let path = Some(&self.name).filter(|_| !self.is_usual);
+        let path = path.map_or(String::new(), |path| format!(" --path {}", shell_quoted(path)));
+        let entry = self.configured_entry().map_or(String::new(), |entry| format!(" --entry {}", shell_quoted(entry)));
+        Some(format!("keepalive feed {} {profile}{path}{entry}", consumer.name))
+    }
+
+    /// The name of the sign-in, if the configuration has one.
+    pub(super) fn configured_entry(&self) -> Option<&str> {
+        match self.form {
+            MirrorForm::Consumer { entry, .. } => entry.as_deref(),
+            _ => None,
+        }
     }
 }
 

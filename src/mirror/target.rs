@@ -18,13 +18,12 @@ pub(super) fn locate(path: &Path) -> Result<PathBuf, Failure> {
     let real = real_dirs(&whole);
     let Ok(link) = fs::read_link(&real) else { return Ok(real) };
     let target = real_dirs(&real.parent().unwrap_or(Path::new("/")).join(link));
-    match fs::read_link(&target) {
-        Ok(_) => Err(refused(
-            path,
-            "is a link to a link",
-            &format!("name the file itself in the configuration: {}", path.display()),
-        )),
-        Err(_) => Ok(target),
+    match (fs::read_link(&target), target.canonicalize()) {
+        (Err(_), _) => Ok(target),
+        (Ok(_), Ok(file)) => {
+            Err(refused(path, "is a link to a link", &format!("name the file itself: {}", file.display())))
+        }
+        (Ok(_), Err(_)) => Err(refused(path, "is a link that leads to no file", "name the file itself")),
     }
 }
 
@@ -95,10 +94,55 @@ pub(super) fn examine(file: &Path) -> Result<Option<Metadata>, Failure> {
 
 /// The content of the file; `None`: there is none.
 pub(super) fn read(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-    match durable::read(file) {
-        Ok(bytes) => Ok(bytes.map(Zeroizing::new)),
+    let Some(_) = examine(file)? else { return Ok(None) };
+    match durable::read_foreign(file) {
+        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed(file, "read", &e)),
     }
+}
+
+/// Whether the file could be replaced. Makes nothing but, for a moment, a file beside it.
+pub(super) fn check_replaceable(file: &Path) -> Result<(), Failure> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    if let Some(above) = dir.ancestors().skip(1).find(|above| above.exists()).filter(|_| !dir.exists()) {
+        if !above.is_dir() {
+            return Err(refused(above, "is not a directory", "name another path for the mirror"));
+        }
+        return rustix::fs::access(above, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .map_err(|e| failed(dir, "make", &e.into()));
+    }
+    check_dir(dir)?;
+    if examine(file)?.is_some() {
+        check_changeable(file)?;
+        check_changeable(dir)?;
+    }
+    // A full disk, one that is mounted read-only, and a quota are seen by this.
+    StagedFile::create(file, PROBE_BYTES).map(drop).map_err(|e| failed(file, "write", &e))
+}
+
+/// More than a file of any of the programs has.
+const PROBE_BYTES: u64 = 16 * 1024;
+
+/// Whether a file is one that even its owner cannot change (chattr).
+fn check_changeable(path: &Path) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+        let about = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+        // A system that does not know such files has none.
+        if about.is_ok_and(|about| (about.stx_attributes & fixed).bits() != 0) {
+            return Err(refused(
+                path,
+                "is set so that it cannot be changed",
+                &format!("chattr -ia {}", path.display()),
+            ));
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _every_file = path;
+    Ok(())
 }
 
 /// Replaces the file durably: its readers see the old one or the new one. Mode and group stay; a new one is private.
@@ -107,14 +151,20 @@ pub(super) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let write = || {
         let staged = StagedFile::create(file, 0)?;
         if let Some(old) = &old {
-            // The group is a convenience of the user's: without the right to give it, it is ours.
             let gid = rustix::process::Gid::from_raw(old.gid());
-            let _kept = rustix::fs::fchown(staged.file(), None, Some(gid));
-            staged.file().set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
+            let is_kept = staged.file().metadata()?.gid() == old.gid()
+                || rustix::fs::fchown(staged.file(), None, Some(gid)).is_ok();
+            staged.file().set_permissions(fs::Permissions::from_mode(kept_mode(old.mode(), is_kept)))?;
         }
         staged.commit(bytes)
     };
     write().map_err(|e: io::Error| failed(file, "write", &e))
+}
+
+/// The mode of a file that takes the place of one with this mode. Without the right to give it the group, what that group
+/// could do is for no other. (pure)
+fn kept_mode(old: u32, is_group_kept: bool) -> u32 {
+    old & if is_group_kept { 0o777 } else { 0o707 }
 }
 
 /// What others may do to the file, if its mode lets them do anything.
@@ -167,6 +217,38 @@ mod tests {
         assert_eq!(fs::metadata(at("sub")).unwrap().mode() & 0o777, 0o700);
         assert_eq!(loose_access(&at("old")).as_deref(), Some("its group may read"));
         assert_eq!(loose_access(&at("sub/new")), None);
+    }
+
+    /// What was lost: the access token, to a group that could not read the file before.
+    #[test]
+    fn group_that_cannot_be_kept_gets_no_access() {
+        assert_eq!(
+            [(0o640, true), (0o640, false), (0o664, false)].map(|(m, k)| kept_mode(m, k)),
+            [0o640, 0o600, 0o604]
+        );
+    }
+
+    /// What was lost: the memory of a machine, to a device that has no end.
+    #[test]
+    fn device_is_not_read() {
+        assert!(read(Path::new("/dev/zero")).unwrap_err().message.contains("is not a regular file"));
+        let dir = private_dir();
+        let large = fs::File::create(dir.path().join("large")).unwrap();
+        large.set_len(17 * 1024 * 1024).unwrap();
+        assert!(read(&dir.path().join("large")).unwrap_err().message.contains("larger than 16 MiB"));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_known_before() {
+        let dir = private_dir();
+        let at = |name: &str| dir.path().join(name);
+        check_replaceable(&at("new")).unwrap();
+        check_replaceable(&at("a/b/new")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
+        fs::write(at("file"), "x").unwrap();
+        assert!(check_replaceable(&at("file/below")).unwrap_err().message.contains("is not a directory"));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(check_replaceable(&at("file")).unwrap_err().message.contains("can be written by other users"));
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl Values {
         let requested = || Some(profile.provider.scopes.join(" ")).filter(|scopes| !scopes.is_empty());
         Some(Self {
             id_token: grant.id_token.clone(),
-            token_type: grant.token_type.clone(),
+            token_type: Some(grant.token_type.clone())
+                .filter(|kind| !kind.is_empty())
+                .unwrap_or_else(|| "Bearer".into()),
             expires_at: validity.expires_at(),
             obtained_at: validity.obtained.wall,
             now,
@@ -108,4 +110,25 @@ pub(super) fn mark(content: &[u8]) -> String {
 /// Whether a refresh token stands for a profile of keepalive, and is none of a provider.
 pub(super) fn is_handle(token: &str) -> bool {
     token.trim_start().starts_with("kah_")
+}
+
+/// Values for the tests of what is made of them.
+#[cfg(test)]
+pub(super) mod samples {
+    use super::*;
+
+    pub(in crate::mirror) fn values() -> Values {
+        Values {
+            access: AccessToken::new("at").unwrap(),
+            id_token: None,
+            token_type: "Bearer".into(),
+            expires_at: Timestamp::from_secs(2000),
+            obtained_at: Timestamp::from_secs(1000),
+            now: Timestamp::from_secs(1000),
+            account: Some("acct-1".into()),
+            scope: None,
+            generation: Generation::FIRST,
+            profile: "demo".into(),
+        }
+    }
 }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::mirror::{MirrorReport, MirrorState, Mirrors};
+use crate::mirror::{MirrorReport, MirrorState, Mirrors, state};
 use crate::profile::Profile;
 
 /// How often all mirrors are looked at.
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// The first pause after a failure; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Looks until the sender of `bell` is gone. `profiles`: those that have mirrors. Blocks the thread.
 pub fn run(mirrors: &Mirrors, profiles: &dyn Fn() -> Vec<Arc<Profile>>, bell: &Receiver<()>) {
@@ -33,7 +31,7 @@ pub fn run(mirrors: &Mirrors, profiles: &dyn Fn() -> Vec<Arc<Profile>>, bell: &R
 fn pause(failures: u32) -> Duration {
     match failures.checked_sub(1) {
         None => INTERVAL,
-        Some(earlier) => FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(earlier)).min(INTERVAL),
+        Some(_) => state::pause(failures),
     }
 }
 

@@ -139,7 +139,7 @@ error_kinds! {
     Interrupted, "interrupted", TryAgain, "The refresh was cancelled before anything was sent.";
     Discovery, "discovery", TryAgain, "The provider's endpoints could not be discovered (RFC 8414).";
     Source, "source", TryAgain, "The store of the tool that a profile follows cannot be read, so it is unknown whether that tool has used the refresh token. If an import cannot use the store of a tool, the exit status is 1.";
-    ToolFirst, "tool_first", TryAgain, "The tool that a profile follows has the same refresh token, at a provider that rotates: the tool refreshes it, and keepalive adopts the result. See `follow` in keepalive.toml(5).";
+    ToolFirst, "tool_first", TryAgain, "The tool that a profile follows has the same refresh token, at a provider that rotates: the tool refreshes it, and keepalive adopts the result. See `follow` in keepalive.toml(5). Or the file of a program that the profile feeds has it still, and `keepalive feed` takes it out.";
     Expired, "expired", TryAgain, "The access token has expired and was not refreshed.";
     NoToken, "no_token", TryAgain, "There is no valid access token.";
     Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";

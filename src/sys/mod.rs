@@ -18,4 +18,5 @@ pub mod process;
 pub mod secret_file;
 pub mod socket;
 pub mod threads;
+pub mod tool_process;
 pub mod write_access;

@@ -189,6 +189,18 @@ pub fn kubernetes_exec_info() -> Option<String> {
     text("KUBERNETES_EXEC_INFO")
 }
 
+/// Where a program is that is started by its name; `None`: nowhere in `PATH`.
+pub fn find_in_path(program: &str) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        #[cfg(unix)]
+        let is_executable = rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+        #[cfg(not(unix))]
+        let is_executable = true;
+        path.is_file() && is_executable
+    };
+    std::env::split_paths(&variable("PATH")?).map(|dir| dir.join(program)).find(is_program)
+}
+
 /// The name that this program was called by, and its arguments.
 pub fn arguments() -> Vec<OsString> {
     std::env::args_os().collect()

@@ -103,6 +103,9 @@ pub fn exit_with_parent(parent: u32) {
         // The parent may have ended before that was set.
         let is_orphan = getppid().is_none_or(|pid| u32::try_from(pid.as_raw_nonzero().get()) != Ok(parent));
         if is_orphan {
+            // In an inherited environment it would end every command without a word.
+            let told = "error: KEEPALIVE_PARENT names a process that is not the parent of this one\n  hint: unset it";
+            drop(writeln!(io::stderr(), "{told}"));
             #[expect(
                 clippy::disallowed_methods,
                 reason = "at the start of a child of a rehearsal, whose parent is gone"
@@ -130,9 +133,9 @@ fn is_ignored(status: &str, signal: i32) -> bool {
 /// How long a user's command may take to print a secret.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a command is looked at.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a pipe is read that a finished command has left open.
-const PIPE_GRACE: Duration = Duration::from_millis(200);
+pub(super) const PIPE_GRACE: Duration = Duration::from_millis(200);
 /// The longest secret or key that is accepted.
 const MAX_OUTPUT_BYTES: u64 = 64 * 1024;
 
@@ -209,53 +212,6 @@ pub fn run_command(argv: &[String], within: &str, patience: WaitPolicy) -> Resul
     }
 }
 
-/// How a tool of the system ended, and what it printed.
-#[derive(Debug)]
-pub struct ToolOutput {
-    pub is_success: bool,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// Runs a tool of the system with `input`, and kills it after `limit`. It speaks English, so that its words can be read.
-pub fn run_tool(
-    argv: &[&str],
-    input: &str,
-    variable: Option<(&str, &std::path::Path)>,
-    limit: Duration,
-) -> io::Result<ToolOutput> {
-    let [program, arguments @ ..] = argv else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let mut command = Command::new(program);
-    command.args(arguments).env("LC_ALL", "C").envs(variable).env_remove(paths::PARENT);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command.spawn()?;
-    let pid = child.id();
-    let (send, receive) = mpsc::channel();
-    let input = input.to_owned();
-    let work = move || {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A tool that does not read its input says so by its exit status.
-            drop(stdin.write_all(input.as_bytes()));
-        }
-        drop(send.send(child.wait_with_output()));
-    };
-    std::thread::Builder::new().spawn(work)?;
-    match receive.recv_timeout(limit) {
-        Ok(output) => output.map(|output| ToolOutput {
-            is_success: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }),
-        Err(_) => {
-            terminate(pid, Termination::Kill)?;
-            let message = format!("`{program}` did not finish within {} s", limit.as_secs());
-            Err(io::Error::new(io::ErrorKind::TimedOut, message))
-        }
-    }
-}
-
 /// Waits for the command and for what it prints. `None`: it took too long.
 ///
 /// The pipe may be held open by a process that the command has left behind, and a command may go on after it has closed
@@ -284,13 +240,18 @@ fn wait_for_end(
 type ReadSoFar = (Zeroizing<Vec<u8>>, io::Result<()>);
 
 /// Reads a pipe on a thread, which is left behind if the pipe stays open.
-struct PipeReader {
+pub(super) struct PipeReader {
     read: Arc<Mutex<ReadSoFar>>,
     done: mpsc::Receiver<()>,
 }
 
 impl PipeReader {
-    fn start(mut pipe: impl Read + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(pipe: impl Read + Send + 'static) -> io::Result<Self> {
+        Self::start_keeping(usize::MAX, pipe)
+    }
+
+    /// Reads all, and keeps no more than the first `most` bytes.
+    pub(super) fn start_keeping(most: usize, mut pipe: impl Read + Send + 'static) -> io::Result<Self> {
         let read = Arc::new(Mutex::new((Zeroizing::new(Vec::new()), Ok(()))));
         let (tell, done) = mpsc::channel::<()>();
         let into = Arc::clone(&read);
@@ -302,7 +263,10 @@ impl PipeReader {
                 let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
                 match n {
                     Ok(0) => return,
-                    Ok(n) => into.0.extend_from_slice(part.get(..n).unwrap_or_default()),
+                    Ok(n) => {
+                        let kept = n.min(most.saturating_sub(into.0.len()));
+                        into.0.extend_from_slice(part.get(..kept).unwrap_or_default());
+                    }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) => {
                         into.1 = Err(e);
@@ -316,18 +280,18 @@ impl PipeReader {
     }
 
     /// Whether all was read, waiting for that.
-    fn is_done_within(&self, limit: Duration) -> bool {
+    pub(super) fn is_done_within(&self, limit: Duration) -> bool {
         !matches!(self.done.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Timeout))
     }
 
-    fn take(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+    pub(super) fn take(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut read.1, Ok(()))?;
         Ok(std::mem::take(&mut read.0))
     }
 }
 
-fn pause(time: Duration) {
+pub(super) fn pause(time: Duration) {
     let (_open, never) = mpsc::channel::<()>();
     let _nothing = never.recv_timeout(time);
 }
@@ -354,7 +318,7 @@ pub fn terminate(pid: u32, force: Termination) -> io::Result<()> {
     Ok(())
 }
 
-fn kill_group(child: &mut Child) {
+pub(super) fn kill_group(child: &mut Child) {
     #[cfg(unix)]
     if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);

@@ -243,10 +243,47 @@ fn failing_helper_obeys_its_protocol() {
     let answer = helper(&sandbox, &["openclaw"], ids).exits(0).json();
     let code = |id: &str| answer["errors"][id]["code"].clone();
     assert_eq!((code("demo"), code("nobody")), (json!("NEEDS_LOGIN"), json!("NOT_FOUND")));
-    sandbox.config("[store\n");
-    let run = helper(&sandbox, &["git", "get"], "protocol=https\nhost=git.acme.example\n").exits(78);
-    assert_eq!(run.stdout, "quit=1\n");
-    one_line(&run);
+}
+
+/// What was lost: every other helper of git and its prompt, for servers that keepalive never served.
+#[test]
+fn broken_configuration_stops_git_only_where_it_serves() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::new();
+    let ask = |words: &[&str], host: &str| helper(&sandbox, words, &format!("protocol=https\nhost={host}\n"));
+    for mistake in ["margin = 5", "margin ="] {
+        sandbox.file_store(&format!(
+            "{}{mistake}\n[profile.demo]\nprovider = \"acme\"\nhosts = [\"git.acme.example\"]\n",
+            server.provider("")
+        ));
+        let run = ask(&["git", "get"], "git.acme.example").exits(78);
+        assert_eq!((run.stdout.as_str(), run.stderr.lines().count()), ("quit=1\n", 1), "{run:?}");
+        let run = ask(&["git", "get"], "github.com").exits(78);
+        assert_eq!((run.stdout.as_str(), run.stderr.lines().count()), ("", 1), "{run:?}");
+    }
+    profile(&sandbox, &server, "hosts = [\"git.acme.example\"]");
+    let run = ask(&["git", "nobody", "get"], "github.com").exits(77);
+    assert_eq!(run.stdout, "");
+}
+
+/// What was lost: the answer to OpenClaw, which came when it had killed the helper.
+#[test]
+fn openclaw_is_answered_in_its_time_whatever_a_refresh_takes() {
+    let server = AuthServer::start(RotationMode::Strict);
+    server.set_access_life(std::time::Duration::from_secs(1));
+    let sandbox = Sandbox::signed_in(&server);
+    server.set_response_delay(std::time::Duration::from_secs(7));
+    server.set_access_life(std::time::Duration::from_secs(3600));
+    let ids = r#"{"protocolVersion":1,"provider":"k","ids":["demo","nobody"]}"#;
+    let answer = helper(&sandbox, &["openclaw"], ids).exits(0).json();
+    let code = |id: &str| answer["errors"][id]["code"].clone();
+    assert_eq!((code("demo"), code("nobody")), (json!("TRY_AGAIN"), json!("NOT_FOUND")));
+    // The refresh that was begun is completed.
+    let answer = helper(&sandbox, &["openclaw"], ids).exits(0).json();
+    assert_eq!(
+        (answer["values"]["demo"].as_str(), server.counts().refresh_requests),
+        (Some(token(&sandbox).as_str()), 1)
+    );
 }
 
 #[test]

@@ -204,8 +204,10 @@ fn each_program_gets_its_own_form() {
     write(&sandbox.path("data/opencode/auth.json"), "{\"other\":{\"type\":\"api\",\"key\":\"k\"}}");
     feed("mcp-remote", &["--path", &mcp]);
     feed("opencode", &["--entry", "openai"]);
-    for consumer in ["gemini", "litellm", "pi"] {
-        feed(consumer, &[]);
+    feed("pi", &[]);
+    // They know one provider.
+    for consumer in ["gemini", "litellm"] {
+        feed(consumer, &["--replace"]);
     }
     sandbox.refresh(&["--force"]).exits(0);
     let token = token(&sandbox, "demo");

@@ -25,6 +25,7 @@ mod discovery;
 mod doctor;
 mod end_to_end;
 mod exec;
+mod feed_faults;
 mod feeds;
 mod first_login;
 mod followed_tools;

@@ -58,6 +58,8 @@ pub(super) fn run(args: &ExecArgs, global: &GlobalArgs, out: &Output) -> Command
     let run = || {
         refuse_option(args)?;
         let setup = Setup::new(global).map_err(NoToken::of_config)?;
+        // The command waits for its token, and for no one else's.
+        setup.mirrors().limit_waits(Some(Duration::ZERO));
         let token = token(args, &setup, None, out)?;
         match args.refresh_on_exit_status {
             None => Err(become_command(args, &setup, &token)),

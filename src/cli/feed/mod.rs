@@ -1,8 +1,15 @@
 //! `keepalive feed`: keeps another program supplied with access tokens, so that it holds no refresh token.
+//!
+//! The order is what holds the promise. All that could fail is looked at first. Then come the section of the configuration,
+//! the import, and, before the lock of the profile is released, the removal of the refresh token from the program's file.
+//! Only then may it be sent. A run that is killed in between leaves a mirror that a refresh sees (rule 39), and the next
+//! `feed` goes on where it stopped.
 
+mod checks;
 mod plan;
 mod undo;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -45,7 +52,7 @@ pub struct FeedArgs {
     /// Its name for the sign-in, if its store has several
     #[arg(long, value_name = "NAME")]
     entry: Option<String>,
-    /// Overwrite a sign-in there even if it belongs to another account
+    /// Overwrite a sign-in there even if it belongs to another account, and feed a program of another provider
     #[arg(long, conflicts_with = "undo")]
     replace: bool,
     /// Only show the change
@@ -57,6 +64,9 @@ pub struct FeedArgs {
     /// Make the change without asking
     #[arg(short, long)]
     yes: bool,
+    /// Write the mirror if it is configured, and change nothing else: so a run has a slow program fed.
+    #[arg(long, hide = true, conflicts_with_all = ["undo", "dry_run"])]
+    only_configured: bool,
 }
 
 fn consumer_names() -> impl TypedValueParser<Value = &'static Consumer> {
@@ -85,58 +95,117 @@ fn of_outcome(outcome: Outcome) -> FeedFailure {
 }
 
 fn config(failure: Failure) -> FeedFailure {
-    (CommandStatus::Config, failure)
+    let status = if failure.kind == ErrorKind::Busy { CommandStatus::TryAgain } else { CommandStatus::Config };
+    (status, failure)
+}
+
+fn try_again(failure: Failure) -> FeedFailure {
+    (CommandStatus::TryAgain, failure)
 }
 
 fn feed(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, FeedFailure> {
     let mut setup = Setup::for_new_config(global).map_err(config)?;
+    // The person who asks for it waits for it.
+    setup.mirrors().limit_waits(None);
+    setup.mirrors().leave_to_caller();
     let plan = FeedPlan::of(args, &setup).map_err(of_outcome)?;
+    if args.only_configured {
+        return Ok(write_configured(&setup, &plan));
+    }
     plan.show(args, out);
     if args.dry_run {
         out.info("nothing was changed (--dry-run)");
         return Ok(report(args, &plan, None, false, out));
     }
-    if !plan.is_done() {
-        agree(args, out)?;
-    }
-    if let Some(arguments) = &plan.import {
-        store_choice::offer_file_store(&mut setup, out).map_err(config)?;
-        import::take_over(arguments, &setup, out).map_err(of_outcome)?;
-    }
-    write_config(&mut setup, plan.addition.as_ref(), out)?;
+    let is_new = !plan.is_done();
+    let plan = if is_new { change(args, &mut setup, plan, out)? } else { plan };
     let profile = setup.profile(&args.profile).map_err(of_outcome)?;
     let mirrored = write_mirror(&setup, &plan, &profile)?;
     // It has told of it below, or in its own words.
     drop(setup.mirrors().take_news());
     Keeper::of(&setup).warn_if_nobody("this", out);
-    Ok(report(args, &plan, Some(mirrored), !plan.is_done(), out))
+    Ok(report(args, &plan, Some(mirrored), is_new, out))
 }
 
-/// Adds the section, and goes on with the configuration that has it.
-fn write_config(setup: &mut Setup, addition: Option<&Addition>, out: &Output) -> Result<(), FeedFailure> {
-    let Some(addition) = addition else { return Ok(()) };
+/// Makes the change, after a yes: the configuration, the import, and the end of the refresh token in the program's file.
+fn change(args: &FeedArgs, setup: &mut Setup, plan: FeedPlan, out: &Output) -> Result<FeedPlan, FeedFailure> {
+    agree(args, out)?;
+    if plan.import.is_some() {
+        store_choice::offer_file_store(setup, out).map_err(config)?;
+        setup.mirrors().limit_waits(None);
+        setup.mirrors().leave_to_caller();
+    }
+    let held = setup.mirrors().hold(&plan.profile, &plan.mirror).map_err(try_again)?;
+    // Another run, or the program, may have changed it while the person was asked, or the lock was waited for.
+    let plan = plan.looked_at_again(args, setup).map_err(of_outcome)?;
+    let added = write_config(setup, &plan, out)?;
+    let disarmed = Cell::new(None);
+    let disarm = || disarmed.set(Some(setup.mirrors().disarm(&plan.profile, &plan.mirror, &plan.seen, &held)));
+    match &plan.import {
+        Some(arguments) => {
+            if let Err(outcome) = import::take_over(arguments, setup, &disarm, out) {
+                let was_stored = outcome.error.as_ref().is_some_and(|error| error.kind == ErrorKind::HalfTaken);
+                if added && !was_stored {
+                    remove_config(args, setup, &plan, out);
+                }
+                return Err(of_outcome(outcome));
+            }
+        }
+        None => disarm(),
+    }
+    let seen = disarmed.take().unwrap_or_else(|| Ok(plan.seen.clone())).map_err(try_again)?;
+    Ok(plan.with_seen(seen))
+}
+
+/// Adds the section, and goes on with the configuration that has it. Whether it was added by this run.
+fn write_config(setup: &mut Setup, plan: &FeedPlan, out: &Output) -> Result<bool, FeedFailure> {
+    let Some(addition) = &plan.addition else { return Ok(false) };
     let new = addition.preview().map_err(|e| config(e.to_failure()))?;
     addition.write(&store_choice::config_lock(setup)).map_err(|e| config(e.to_failure()))?;
     out.info(&format!("added the mirror to {}", addition.path().display()));
     setup.use_config(new);
-    Ok(())
+    Ok(true)
+}
+
+/// Takes the section out again: the sign-in could not be taken over.
+fn remove_config(args: &FeedArgs, setup: &Setup, plan: &FeedPlan, out: &Output) {
+    let profile = setup.config.profile(&args.profile, Some(&plan.profile.provider.name)).ok();
+    let index = profile.and_then(|profile| profile.mirrors.iter().position(|there| plan.is_same(setup, there)));
+    let Some(index) = index else { return };
+    let mut removal = Addition::new(&setup.environment.config, setup.environment.home.as_deref());
+    removal.remove_mirror(args.profile.as_str(), index);
+    match removal.write(&store_choice::config_lock(setup)) {
+        Ok(()) => out.info(&format!("removed the mirror from {} again", removal.path().display())),
+        Err(error) => out.error(&error.to_failure()),
+    }
 }
 
 /// Writes the mirror. Of a credential whose access token is not known to live, a refresh comes first.
 fn write_mirror(setup: &Setup, plan: &FeedPlan, profile: &Profile) -> Result<MirrorReport, FeedFailure> {
-    let mirror = profile.mirrors.iter().find(|mirror| plan.is_same(mirror)).unwrap_or(&plan.mirror);
+    let mirror = profile.mirrors.iter().find(|mirror| plan.is_same(setup, mirror)).unwrap_or(&plan.mirror);
     let first = setup.mirrors().take_over(profile, mirror, &plan.seen);
     if first.state != MirrorState::Pending {
         return Ok(first);
     }
     let (engine, _endpoint) = setup.engine(false).map_err(of_outcome)?;
-    let shared = std::sync::Arc::new(Profile { mirrors: Vec::new(), ..profile.clone() });
+    let shared = std::sync::Arc::new(profile.clone());
     let demand = Demand::Margin { lookahead: std::time::Duration::ZERO };
     let outcome = engine.refresh(&shared, demand, crate::engine::DRAIN_TIMEOUT, &|| {});
     engine.drain();
     match outcome.kind {
         OutcomeKind::Refreshed | OutcomeKind::Fresh => Ok(setup.mirrors().take_over(profile, mirror, &plan.seen)),
         _ => Err(of_outcome(outcome)),
+    }
+}
+
+/// What a run has done by a process of its own: it tells by the record of the mirror.
+fn write_configured(setup: &Setup, plan: &FeedPlan) -> CommandStatus {
+    let mirror = plan.profile.mirrors.iter().find(|mirror| plan.is_same(setup, mirror));
+    let report = mirror.map(|mirror| setup.mirrors().take_over(&plan.profile, mirror, &plan.seen));
+    match report {
+        Some(MirrorReport { state: MirrorState::Current, .. }) => CommandStatus::Ok,
+        Some(_) => CommandStatus::TryAgain,
+        None => CommandStatus::Config,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::FeedArgs;
+use super::{FeedArgs, checks};
 use crate::cli::import::ImportArgs;
 use crate::cli::output::Output;
 use crate::cli::setup::Setup;
@@ -31,11 +31,13 @@ pub(super) struct FeedPlan {
     /// What a person should know of the sign-in that is there.
     note: Option<String>,
     lines: Vec<String>,
+    pub(super) profile: Profile,
 }
 
 fn config(failure: Failure) -> Outcome {
     let kind = match failure.kind {
         ErrorKind::NoCredential => OutcomeKind::NeedsLogin,
+        ErrorKind::Busy => OutcomeKind::Deferred,
         _ => OutcomeKind::ConfigError,
     };
     Outcome::new(kind).with_error(failure)
@@ -51,21 +53,40 @@ impl FeedPlan {
         let profile = profile.map_err(|e| config(e.to_failure()))?;
         let form = MirrorForm::Consumer { consumer: args.consumer, entry: args.entry.clone() };
         let mirror = Mirror { form, path: path.clone() };
-        check_follow(args, &profile, journal.as_ref()).map_err(config)?;
-        let seen = match &path {
-            Some(path) => SeenFile::look(path).map_err(config)?,
-            None => SeenFile::default(),
-        };
+        checks::provider(args, setup, &profile).map_err(config)?;
+        checks::follow(args, &profile, journal.as_ref()).map_err(config)?;
+        checks::other_profiles(args, setup, &profile, &mirror).map_err(config)?;
         let found = path.as_deref().and_then(|path| find_sign_in(args, setup, &profile, path));
+        let has_found = found.is_some();
         let (import, note) = decide(args, setup, journal.as_ref(), found).map_err(config)?;
+        let look = setup.mirrors().look(&profile, &mirror).map_err(config)?;
+        let rival = if has_found { None } else { checks::rival(args, &look).map_err(config)? };
         let lines = mirror::changes(&mirror, &profile);
-        let mut plan = Self { mirror, addition: None, import, seen, note, lines };
-        if !profile.mirrors.iter().any(|there| plan.is_same(there)) {
+        let note = note.or(rival);
+        let mut plan = Self { mirror, addition: None, import, seen: look.seen, note, lines, profile };
+        if !plan.profile.mirrors.iter().any(|there| plan.is_same(setup, there)) {
             let addition = plan.section(args, setup);
             addition.preview().and_then(|_| addition.check_writable()).map_err(|e| config(e.to_failure()))?;
             plan.addition = Some(addition);
         }
         Ok(plan)
+    }
+
+    /// The plan under the locks of the file. Another run may have made the change, or a part of it; another file, or another
+    /// sign-in in it, than the person agreed to is not touched.
+    pub(super) fn looked_at_again(self, args: &FeedArgs, setup: &mut Setup) -> Result<Self, Outcome> {
+        setup.reload_config().map_err(config)?;
+        let now = Self::of(args, setup)?;
+        if now.is_done() || (now.seen == self.seen && now.import.is_some() == self.import.is_some()) {
+            return Ok(now);
+        }
+        let failure = Failure::new(ErrorKind::Busy, format!("{} was changed meanwhile", args.consumer.title));
+        Err(Outcome::new(OutcomeKind::Deferred).with_error(failure.with_hint("run it again")))
+    }
+
+    /// The plan with the file as this run has written it.
+    pub(super) fn with_seen(self, seen: SeenFile) -> Self {
+        Self { seen, ..self }
     }
 
     fn section(&self, args: &FeedArgs, setup: &Setup) -> Addition {
@@ -80,9 +101,8 @@ impl FeedPlan {
     }
 
     /// Whether a mirror of the configuration is the one that is asked for.
-    pub(super) fn is_same(&self, there: &Mirror) -> bool {
-        let is_same_place = there.path.is_none() || there.path == self.mirror.path;
-        there.form == self.mirror.form && is_same_place
+    pub(super) fn is_same(&self, setup: &Setup, there: &Mirror) -> bool {
+        setup.mirrors().is_same_target((&self.profile, &self.mirror), (&self.profile, there))
     }
 
     /// Whether nothing is left to agree to.
@@ -147,16 +167,6 @@ fn path(args: &FeedArgs, setup: &Setup) -> Result<Option<PathBuf>, Failure> {
         )
     })?;
     Ok(Some(std::path::absolute(&path).unwrap_or(path)))
-}
-
-/// A program cannot be the one that refreshes, and be fed.
-fn check_follow(args: &FeedArgs, profile: &Profile, journal: Option<&Journal>) -> Result<(), Failure> {
-    let origin = journal.and_then(|journal| journal.origin.as_ref());
-    let is_followed = origin.is_none_or(|origin| Some(origin.tool.as_str()) == args.consumer.tool);
-    match profile.follow && is_followed {
-        true => Err(mirror::follows_itself(profile, args.consumer)),
-        false => Ok(()),
-    }
 }
 
 /// A sign-in with a refresh token that is in the program's file.

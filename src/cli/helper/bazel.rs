@@ -32,7 +32,7 @@ pub(super) fn answer(served: Served) -> HelperReply {
             HelperReply::of_text(format!("{answer}\n"))
         }
         Served::NoMatch => HelperReply::of_text("{\"headers\":{}}\n"),
-        Served::Failed(none) => failed(none.failure),
+        Served::Failed(none) | Served::Unsure(none) => failed(none.failure),
     }
 }
 

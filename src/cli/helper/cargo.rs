@@ -92,7 +92,7 @@ pub(super) fn answer(served: Served) -> Value {
             }
         }
         Served::NoMatch => json!({"Err": {"kind": "url-not-supported"}}),
-        Served::Failed(none) => failed(&none.failure),
+        Served::Failed(none) | Served::Unsure(none) => failed(&none.failure),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn answer(registry: &str, served: Served) -> HelperReply {
             })
         )),
         Served::NoMatch => HelperReply { stdout: format!("{NOT_FOUND}\n"), error: None, status: CommandStatus::Failed },
-        Served::Failed(none) => failed(none.failure),
+        Served::Failed(none) | Served::Unsure(none) => failed(none.failure),
     }
 }
 

@@ -48,6 +48,10 @@ impl GitRequest {
         match served {
             Served::Token(served) => HelperReply::of_text(self.credential(&served)),
             Served::NoMatch => HelperReply::silent(),
+            // For a server that may be none of ours, git goes on to its other helpers.
+            Served::Unsure(none) => {
+                HelperReply { stdout: String::new(), error: Some(none.failure), status: none.status }
+            }
             Served::Failed(none) => {
                 HelperReply { stdout: "quit=1\n".into(), error: Some(none.failure), status: none.status }
             }
@@ -125,5 +129,8 @@ mod tests {
         let failed = request.answer(refused("work needs a login"));
         assert_eq!((failed.stdout.as_str(), failed.status), ("quit=1\n", CommandStatus::NeedsLogin));
         assert_eq!(failed.error.unwrap().message, "work needs a login");
+        let Served::Failed(none) = refused("the configuration has a mistake") else { unreachable!() };
+        let unsure = request.answer(Served::Unsure(none));
+        assert!(unsure.stdout.is_empty() && unsure.error.is_some() && unsure.status != CommandStatus::Ok);
     }
 }

@@ -14,20 +14,22 @@ mod session;
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
 
 use super::output::{CommandStatus, Output};
-use super::setup::Setup;
 use super::{GlobalArgs, completion};
+use crate::clock::{Clock, Moment};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::ProfileName;
+use crate::sys::clock::SystemClock;
 use cargo::{CargoRequest, IndexRequest};
 use git::GitRequest;
 use openclaw::{SecretAnswer, SecretRequest};
-use session::{HelperReply, HelperSession, Served};
+use session::{BrokenSetup, HelperReply, HelperSession, Served};
 
 /// Answer a program that asks for a credential, as git, Docker and cargo do
 ///
@@ -112,12 +114,12 @@ pub(super) fn run(args: &HelperArgs, global: &GlobalArgs, out: &Output) -> Comma
             return CommandStatus::Usage;
         }
     };
-    let mut session = HelperSession::new(Setup::new(global), call.profile, kind.budget(), out);
+    let mut session = HelperSession::new(BrokenSetup::or_setup(global), call.profile, kind.budget(), out);
     let reply = match kind {
         HelperKind::Git => git_reply(&session, &call.verb),
         HelperKind::Docker => docker_reply(&session, &call.verb),
         HelperKind::Bazel => bazel_reply(&session, &call.verb),
-        HelperKind::Openclaw => openclaw_reply(&session),
+        HelperKind::Openclaw => return openclaw_run(&session, out),
         HelperKind::Cargo => return serve_cargo(&mut session, out),
     };
     if let Some(failure) = &reply.error {
@@ -184,30 +186,68 @@ fn bazel_reply(session: &HelperSession<'_>, verb: &str) -> HelperReply {
     }
 }
 
-fn openclaw_reply(session: &HelperSession<'_>) -> HelperReply {
+/// Each id has its own thread, and all of them one budget. What comes later than that is completed once the answer is out.
+fn openclaw_run(session: &HelperSession<'_>, out: &Output) -> CommandStatus {
+    let ends = Ends::of(HelperKind::Openclaw.budget());
     let request = match SecretRequest::parse(&read_all()) {
         Ok(request) => request,
-        Err(failure) => return openclaw::failed(failure),
+        Err(failure) => {
+            out.error_line(&failure);
+            return CommandStatus::Failed;
+        }
     };
-    let answers = request.ids.into_iter().map(|id| {
-        let answer = secret(session, &id);
-        (id, answer)
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|s| {
+        for (number, id) in request.ids.iter().enumerate() {
+            let tell = tell.clone();
+            let ask = move || drop(tell.send((number, secret(session, id))));
+            // Without a thread it has no answer in time.
+            drop(std::thread::Builder::new().spawn_scoped(s, ask));
+        }
+        drop(tell);
+        let mut answers: Vec<Option<SecretAnswer>> = request.ids.iter().map(|_| None).collect();
+        while let Ok((number, answer)) = told.recv_timeout(ends.left()) {
+            if let Some(place) = answers.get_mut(number) {
+                *place = Some(answer);
+            }
+        }
+        for answer in &answers {
+            if let Some(SecretAnswer::Failed(none)) = answer {
+                out.error_line(&none.failure);
+            }
+        }
+        let answers = request.ids.iter().cloned().zip(answers.into_iter().map(|a| a.unwrap_or(SecretAnswer::Late)));
+        out.data(&openclaw::answer(answers.collect()).stdout);
     });
-    openclaw::answer(answers.collect())
+    session.land();
+    CommandStatus::Ok
 }
 
 fn secret(session: &HelperSession<'_>, id: &str) -> SecretAnswer {
     let Ok(profile) = id.parse::<ProfileName>() else { return SecretAnswer::NotFound };
     if session.named().is_some_and(|named| *named != profile) {
-        return SecretAnswer::NotFound;
+        return SecretAnswer::NotNamed;
     }
     match session.token(&profile) {
         Ok((token, _)) => SecretAnswer::Token(token),
         Err(none) if none.failure.kind == ErrorKind::NoCredential && !session.knows(&profile) => SecretAnswer::NotFound,
-        Err(none) => {
-            session.tell(&none.failure);
-            SecretAnswer::Failed(none)
-        }
+        Err(none) => SecretAnswer::Failed(none),
+    }
+}
+
+/// When the time of a program is over.
+struct Ends {
+    began: Moment,
+    budget: Duration,
+}
+
+impl Ends {
+    fn of(budget: Duration) -> Self {
+        Self { began: SystemClock.now(), budget }
+    }
+
+    fn left(&self) -> Duration {
+        self.budget.saturating_sub(SystemClock.now().time_since(&self.began))
     }
 }
 
@@ -239,7 +279,7 @@ fn cargo_token(session: &mut HelperSession<'_>, request: &IndexRequest) -> serde
     }
     let servers = request.servers(session.named().is_some());
     let served = session.serve(&servers);
-    if let Served::Failed(none) = &served {
+    if let Served::Failed(none) | Served::Unsure(none) = &served {
         session.tell(&none.failure);
     }
     cargo::answer(served)

@@ -20,8 +20,12 @@ pub(super) struct SecretRequest {
 /// How one id was answered.
 pub(super) enum SecretAnswer {
     Token(TokenOutput),
-    /// There is no such profile, or it is not the one that may be used.
+    /// There is no such profile.
     NotFound,
+    /// Another profile is the only one that may be used.
+    NotNamed,
+    /// Its refresh goes on.
+    Late,
     Failed(NoToken),
 }
 
@@ -31,7 +35,9 @@ impl SecretRequest {
             let hint = "OpenClaw writes protocolVersion 1 and the ids to stdin, as JSON";
             Failure::new(ErrorKind::Input, format!("the request cannot be read: {why}")).with_hint(hint)
         };
-        let request: Self = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
+        // The parser's words would repeat the request.
+        let request: Self = serde_json::from_str(text)
+            .map_err(|_| malformed("it is no object with a number protocolVersion and a list ids".into()))?;
         match request.version {
             1 => Ok(request),
             other => Err(malformed(format!("it has the version {other}"))),
@@ -49,6 +55,12 @@ pub(super) fn answer(answers: Vec<(String, SecretAnswer)>) -> HelperReply {
             }
             SecretAnswer::NotFound => {
                 errors.insert(id, error("NOT_FOUND", "keepalive has no such profile"));
+            }
+            SecretAnswer::NotNamed => {
+                errors.insert(id, error("NOT_FOUND", "this helper was given another profile as the only one"));
+            }
+            SecretAnswer::Late => {
+                errors.insert(id, error("TRY_AGAIN", "the refresh takes longer than OpenClaw waits; it goes on"));
             }
             SecretAnswer::Failed(none) => {
                 errors.insert(id, error(code(none.status), &none.failure.in_one_line()));
@@ -75,10 +87,6 @@ fn code(status: CommandStatus) -> &'static str {
     }
 }
 
-pub(super) fn failed(failure: Failure) -> HelperReply {
-    HelperReply { stdout: String::new(), error: Some(failure), status: CommandStatus::Failed }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::session::Served;
@@ -101,11 +109,12 @@ mod tests {
             ("xai".into(), SecretAnswer::Token(token.token)),
             ("work".into(), SecretAnswer::Failed(none)),
             ("other".into(), SecretAnswer::NotFound),
+            ("slow".into(), SecretAnswer::Late),
         ]);
         let document: Value = serde_json::from_str(&reply.stdout).unwrap();
         assert_eq!(document["values"], json!({"xai": "at"}));
-        let codes = ["work", "other"].map(|id| document["errors"][id]["code"].as_str().unwrap().to_owned());
-        assert_eq!(codes, ["NEEDS_LOGIN", "NOT_FOUND"]);
+        let codes = ["work", "other", "slow"].map(|id| document["errors"][id]["code"].as_str().unwrap().to_owned());
+        assert_eq!(codes, ["NEEDS_LOGIN", "NOT_FOUND", "TRY_AGAIN"]);
         assert_eq!(reply.status, CommandStatus::Ok);
     }
 }

@@ -1,18 +1,19 @@
 //! What every helper does with the machine: it finds the profiles, chooses the one that serves a server, and gets its token.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::choice::{Candidate, Choice, choose};
+use crate::cli::GlobalArgs;
 use crate::cli::obtain::{NoToken, OwnFlights, TokenWish, check_carriable, obtain};
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
+use crate::cli::setup::{self, Setup};
 use crate::clock::Timestamp;
 use crate::credential::secret::AccessToken;
 use crate::engine::access_token::TokenOutput;
 use crate::engine::rejected_token::RejectionReport;
 use crate::events;
-use crate::hosts::ServerName;
+use crate::hosts::{HostPattern, ServerName};
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ConsumerSettings, ProfileName};
 
@@ -57,19 +58,35 @@ pub(super) enum Served {
     Token(Box<ServedToken>),
     /// No profile may be used there.
     NoMatch,
+    /// No profile is known to serve it, but what could tell has mistakes.
+    Unsure(NoToken),
     Failed(NoToken),
 }
 
 /// One run of a helper.
 pub(super) struct HelperSession<'a> {
-    setup: Result<Setup, Failure>,
+    setup: Result<Setup, BrokenSetup>,
     /// The one profile that may be used.
     named: Option<ProfileName>,
     /// How long the program at the other end waits.
     budget: Duration,
     out: &'a Output,
     /// Waited for when the answer is out.
-    own_flights: RefCell<Vec<OwnFlights>>,
+    own_flights: Mutex<Vec<OwnFlights>>,
+}
+
+/// A configuration that cannot be used.
+pub(super) struct BrokenSetup {
+    failure: Failure,
+    /// The servers of its profiles, as far as it can be read.
+    hosts: Vec<HostPattern>,
+}
+
+impl BrokenSetup {
+    /// Opens the store, or tells what is wrong.
+    pub(super) fn or_setup(global: &GlobalArgs) -> Result<Setup, Self> {
+        Setup::new(global).map_err(|failure| Self { failure, hosts: setup::hosts_of_broken_config(global) })
+    }
 }
 
 /// A token that is handed out lives at least so long.
@@ -77,12 +94,15 @@ const MIN_VALID: Duration = Duration::from_secs(60);
 
 impl<'a> HelperSession<'a> {
     pub(super) fn new(
-        setup: Result<Setup, Failure>,
+        setup: Result<Setup, BrokenSetup>,
         named: Option<ProfileName>,
         budget: Duration,
         out: &'a Output,
     ) -> Self {
-        Self { setup, named, budget, out, own_flights: RefCell::default() }
+        if let Ok(setup) = &setup {
+            setup.mirrors().limit_waits(Some(Duration::ZERO));
+        }
+        Self { setup, named, budget, out, own_flights: Mutex::default() }
     }
 
     pub(super) fn named(&self) -> Option<&ProfileName> {
@@ -95,7 +115,7 @@ impl<'a> HelperSession<'a> {
     }
 
     fn setup(&self) -> Result<&Setup, NoToken> {
-        self.setup.as_ref().map_err(|failure| NoToken::of_config(failure.clone()))
+        self.setup.as_ref().map_err(|broken| NoToken::of_config(broken.failure.clone()))
     }
 
     /// The profiles that may be used, with what is set for them.
@@ -131,7 +151,8 @@ impl<'a> HelperSession<'a> {
         };
         let candidates = match self.candidates() {
             Ok(candidates) => candidates,
-            Err(none) => return Served::Failed(none),
+            Err(none) if self.may_serve(servers) => return Served::Failed(none),
+            Err(none) => return Served::Unsure(none),
         };
         match choose(&candidates, servers) {
             Choice::None => {
@@ -152,6 +173,20 @@ impl<'a> HelperSession<'a> {
         }
     }
 
+    /// Whether a server is one of ours, as far as a configuration with mistakes can be read. A profile that does not exist
+    /// serves none.
+    fn may_serve(&self, servers: &[ServerName]) -> bool {
+        let hosts = match &self.setup {
+            Err(broken) => broken.hosts.clone(),
+            Ok(_) if self.named.is_some() => Vec::new(),
+            Ok(setup) => {
+                let profiles = setup.config.profile_names().filter_map(|name| setup.config.profile(name, None).ok());
+                profiles.flat_map(|profile| profile.consumers.hosts().to_vec()).collect()
+            }
+        };
+        servers.iter().any(|server| hosts.iter().any(|host| host.matches(server)))
+    }
+
     /// A server has rejected a token that was shown to it. If it is the newest one of the server's profile, one refresh is made,
     /// unless one was made for that reason a moment ago. What fails is no concern of the program, which waits for no answer.
     pub(super) fn report_rejected(&self, servers: &[ServerName], shown: &[AccessToken]) {
@@ -170,9 +205,9 @@ impl<'a> HelperSession<'a> {
         }
         let report = RejectionReport::proven(current.token.generation);
         let (_, own_flights) = current.into_parts();
-        self.own_flights.borrow_mut().push(own_flights);
+        self.keep(own_flights);
         if let Ok(newer) = obtain(setup, &TokenWish { rejection: Some(report), ..wish }, &|| {}) {
-            self.own_flights.borrow_mut().push(newer.into_parts().1);
+            self.keep(newer.into_parts().1);
         }
     }
 
@@ -191,13 +226,17 @@ impl<'a> HelperSession<'a> {
             .map_err(|failure| NoToken { failure, status: CommandStatus::Failed })?;
         obtained.warn(profile, self.out);
         let (token, own_flights) = obtained.into_parts();
-        self.own_flights.borrow_mut().push(own_flights);
+        self.keep(own_flights);
         Ok((token, setup.clock.now().wall))
+    }
+
+    fn keep(&self, own_flights: OwnFlights) {
+        self.own_flights.lock().unwrap_or_else(PoisonError::into_inner).push(own_flights);
     }
 
     /// Completes the refreshes of this run; the program at the other end has its answer.
     pub(super) fn land(&self) {
-        let own_flights = self.own_flights.take();
+        let own_flights = std::mem::take(&mut *self.own_flights.lock().unwrap_or_else(PoisonError::into_inner));
         if let (false, Ok(setup)) = (own_flights.is_empty(), &self.setup) {
             drop(own_flights);
             setup.tell_news(self.out);

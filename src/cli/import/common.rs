@@ -56,12 +56,13 @@ pub(super) fn report_unreadable(names: &[&str], out: &Output) {
     }
 }
 
-/// Stores the credential and reports it.
+/// Stores the credential and reports it. `before_release`: done before any refresh of it.
 pub(super) fn store_credential(
     args: &ImportArgs,
     engine: &Engine,
     imported: NewCredential,
     now: &Moment,
+    before_release: &dyn Fn(),
     out: &Output,
 ) -> Result<ImportResult, Outcome> {
     let mut validity = imported.credential.grant.validity.clone();
@@ -75,7 +76,7 @@ pub(super) fn store_credential(
     };
     let provenance = if args.replace { Provenance::ForcedImport } else { Provenance::Import };
     let on_lock = |holder: &LockHolder| out.info(&format!("waiting for {holder} …"));
-    let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, ..StoringWaits::SILENT };
+    let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, before_release, ..StoringWaits::SILENT };
     let handed = new_credential::store_credential(engine.store(), &args.profile, imported, provenance, now, &waits)?;
     let mut outcome = Outcome::new(OutcomeKind::Refreshed);
     outcome.generation = handed.generation;

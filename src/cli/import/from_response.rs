@@ -32,7 +32,7 @@ pub(super) fn import(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(
     let (engine, prepared) = prepare(setup, &profile)?;
     let now = setup.clock.now();
     let credential = credential(granted, &profile, prepared.binding(), &now)?;
-    let result = store_credential(args, &engine, credential.into(), &now, out)?;
+    let result = store_credential(args, &engine, credential.into(), &now, &|| {}, out)?;
     report_unreadable(&unreadable, out);
     Ok((profile.provider.name.clone(), result))
 }

@@ -15,11 +15,12 @@ use crate::import_sources::{FoundCredential, Selector};
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::{Profile, Provider};
 
-/// Runs `import --from`.
+/// Runs `import --from`. `before_release`: done before any refresh of what is imported.
 pub(super) fn import(
     tool: Tool,
     args: &ImportArgs,
     setup: &Setup,
+    before_release: &dyn Fn(),
     out: &Output,
 ) -> Result<(String, ImportResult), Outcome> {
     let selector = Selector { file: args.file.clone(), account: args.account.clone() };
@@ -43,7 +44,7 @@ pub(super) fn import(
         )
     })?;
     let imported = NewCredential { credential, origin: Some(origin.clone()) };
-    let result = store_credential(args, &engine, imported, &now, out)?;
+    let result = store_credential(args, &engine, imported, &now, before_release, out)?;
     report_unreadable(&unreadable, out);
     if origin.identity.display_name().is_none() {
         out.info(&format!("{}: its store does not name the account", origin.tool));

@@ -46,10 +46,15 @@ pub(super) fn run(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Comma
     }
 }
 
-/// The import that comes before a feed.
-pub(super) fn take_over(args: &ImportArgs, setup: &Setup, out: &Output) -> Result<(), Outcome> {
+/// The import that comes before a feed. `before_release`: done before any refresh of what is imported.
+pub(super) fn take_over(
+    args: &ImportArgs,
+    setup: &Setup,
+    before_release: &dyn Fn(),
+    out: &Output,
+) -> Result<(), Outcome> {
     let Some(tool) = args.from else { return Ok(()) };
-    let imported = from_tool::import(tool, args, setup, out);
+    let imported = from_tool::import(tool, args, setup, before_release, out);
     if imported.as_ref().is_err_and(|outcome| outcome.kind != OutcomeKind::StoreUnavailable) {
         setup.discard_preparation();
     }
@@ -61,7 +66,7 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
     let mut setup = Setup::new(global).map_err(common::config_error)?;
     store_choice::offer_file_store(&mut setup, out).map_err(common::config_error)?;
     let imported = match args.from {
-        Some(tool) => from_tool::import(tool, args, &setup, out),
+        Some(tool) => from_tool::import(tool, args, &setup, &|| {}, out),
         None => from_response::import(args, &setup, out),
     };
     // A store that is unavailable got no key.

@@ -266,7 +266,8 @@ fn store_credential(
         ));
     };
     let is_stopped = || stop.load(Ordering::SeqCst);
-    let waits = StoringWaits { on_key_check: &young, on_lock: &on_lock, is_stopped: &is_stopped };
+    let waits =
+        StoringWaits { on_key_check: &young, on_lock: &on_lock, is_stopped: &is_stopped, ..StoringWaits::SILENT };
     let handed = new_credential::store_credential(
         engine.store(),
         &profile.name,

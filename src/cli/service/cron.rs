@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cli::service::failure;
 use crate::cli::service::program::{MARK, Program};
 use crate::outcome::Failure;
-use crate::sys::process;
+use crate::sys::tool_process;
 
 const TEMPLATE: &str = include_str!("../../../contrib/crontab");
 const CRONTAB_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ fn without_ours(text: &str) -> String {
 }
 
 fn read() -> Result<String, Failure> {
-    match process::run_tool(&["crontab", "-l"], "", None, CRONTAB_TIMEOUT) {
+    match tool_process::run_tool(&["crontab", "-l"], "", None, CRONTAB_TIMEOUT) {
         Ok(run) if run.is_success => Ok(run.stdout),
         Ok(run) if run.stderr.contains("no crontab") || run.stderr.contains("can't open") => Ok(String::new()),
         Ok(run) => Err(failure(format!("cannot read your crontab: {}", run.stderr.trim()))),
@@ -68,7 +68,7 @@ fn read() -> Result<String, Failure> {
 }
 
 fn write(text: &str) -> Result<(), Failure> {
-    match process::run_tool(&["crontab", "-"], text, None, CRONTAB_TIMEOUT) {
+    match tool_process::run_tool(&["crontab", "-"], text, None, CRONTAB_TIMEOUT) {
         Ok(run) if run.is_success => Ok(()),
         Ok(run) => Err(failure(format!("cannot write your crontab: {}", run.stderr.trim()))),
         Err(e) => Err(missing(&e)),

@@ -9,7 +9,7 @@ use crate::cli::service::{ServiceKind, failure};
 use crate::outcome::Failure;
 use crate::sys::durable;
 use crate::sys::paths::Environment;
-use crate::sys::process::{self, ToolOutput};
+use crate::sys::tool_process::{self, ToolOutput};
 
 const DAEMON: (&str, &str) = ("keepalive.service", include_str!("../../../contrib/systemd/keepalive.service"));
 const REFRESH: (&str, &str) =
@@ -108,7 +108,7 @@ impl<'a> Manager<'a> {
 
     fn tool(&self, argv: &[&str]) -> io::Result<ToolOutput> {
         let runtime = self.places.runtime_dir.as_deref();
-        process::run_tool(argv, "", runtime.map(|dir| ("XDG_RUNTIME_DIR", dir)), SYSTEMCTL_TIMEOUT)
+        tool_process::run_tool(argv, "", runtime.map(|dir| ("XDG_RUNTIME_DIR", dir)), SYSTEMCTL_TIMEOUT)
     }
 
     fn systemctl_ok(&self, arguments: &[&str]) -> Result<(), Failure> {

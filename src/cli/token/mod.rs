@@ -99,11 +99,17 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         let failure = Failure::new(ErrorKind::Usage, "--env is for --format env").with_hint("write --format env, too");
         return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
     }
+    if out.is_json && !matches!(args.format, Format::Raw | Format::Json) {
+        let failure =
+            Failure::new(ErrorKind::Usage, "--json and --format ask for two forms").with_hint("leave one out");
+        return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
+    }
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
     let setup = match Setup::new(global) {
         Ok(setup) => setup,
         Err(failure) => return refuse(format, NoToken::of_config(failure), out),
     };
+    setup.mirrors().limit_waits(Some(Duration::ZERO));
     let printed = obtain(&setup, &args.wish(format), &explain).and_then(|obtained| {
         let (token, now) = (&obtained.token, setup.clock.now().wall);
         let text = args

@@ -70,7 +70,7 @@ pub struct NewCredentialResult {
     pub warnings: Vec<String>,
 }
 
-/// The waits that a person would notice while a credential is stored.
+/// The waits that a person would notice while a credential is stored, and what comes before its first refresh.
 #[derive(Clone, Copy)]
 pub struct StoringWaits<'a> {
     /// Called before a new key is read back, with the time that takes.
@@ -79,12 +79,14 @@ pub struct StoringWaits<'a> {
     pub on_lock: &'a dyn Fn(&LockHolder),
     /// Ends the wait for a lock; a credential that is being stored is stored.
     pub is_stopped: &'a dyn Fn() -> bool,
+    /// Called once the credential is stored, before the lock of the profile is released: no refresh comes before it.
+    pub before_release: &'a dyn Fn(),
 }
 
 impl StoringWaits<'_> {
     /// Waits that are not told.
     pub const SILENT: StoringWaits<'static> =
-        StoringWaits { on_key_check: &|_| {}, on_lock: &|_| {}, is_stopped: &|| false };
+        StoringWaits { on_key_check: &|_| {}, on_lock: &|_| {}, is_stopped: &|| false, before_release: &|| {} };
 }
 
 /// Stores `credential` as the newest generation of its profile: sealed and durable on return, and published if the
@@ -134,6 +136,10 @@ pub fn store_credential(
         Ok(NewCredentialResult { is_new: true, generation, publication, warnings })
     };
     let taken = take();
+    let is_half_taken = |e: &Outcome| e.error.as_ref().is_some_and(|e| e.kind == ErrorKind::HalfTaken);
+    if taken.as_ref().map_or_else(is_half_taken, |_| true) {
+        (waits.before_release)();
+    }
     if let (Err(_), Some(held)) = (&taken, store_lock) {
         store.discard_preparation(held);
     }

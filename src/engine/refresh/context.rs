@@ -9,6 +9,7 @@ use crate::clock::{Clock, Moment};
 use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::refresh::concurrency::ConcurrencyPermit;
+use crate::engine::refresh::fed_programs::FedPrograms;
 use crate::engine::refresh::followed_stores::FollowedStores;
 use crate::engine::refresh::{backoff, retry_policy};
 use crate::profile::{Policy, Profile, Rotation};
@@ -40,6 +41,8 @@ pub struct RefreshContext {
     pub prefetched_key: PrefetchedKey,
     /// The stores of other tools, for profiles that follow one.
     pub followed_stores: Option<Arc<dyn FollowedStores>>,
+    /// The files of the programs that profiles feed.
+    pub fed_programs: Option<Arc<dyn FedPrograms>>,
     /// Freed when the flight is over.
     pub(in crate::engine) concurrency_permit: ConcurrencyPermit,
 }

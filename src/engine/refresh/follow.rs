@@ -397,7 +397,7 @@ impl RefreshContext {
     }
 
     /// Records why nothing is sent, for `status` and for followers.
-    fn set_follow_block(
+    pub(super) fn set_follow_block(
         &self,
         locked: &mut LockedProfile<'_, '_>,
         key: &Arc<SealingKey>,

@@ -6,6 +6,8 @@ pub mod commit;
 pub mod concurrency;
 pub mod context;
 pub mod errors;
+mod fed_check;
+pub mod fed_programs;
 pub mod follow;
 pub mod followed_stores;
 pub mod other_entries;

@@ -83,6 +83,7 @@ fn refresh_under_lock<'l>(
     }
     check_keyring_for_open_intent(&locked.journal, &loaded)?;
     let loaded = ctx.follow_tool(locked, &key, loaded, &mut warnings)?;
+    ctx.check_fed_programs(locked, &key, &loaded.fingerprint)?;
     let facts = ctx.facts();
     forget_mended_rejection(&facts, locked, &loaded)?;
     let admitted = admit(&facts, &locked.journal, &loaded.locked_credential.credential().binding);
@@ -318,6 +319,7 @@ impl RefreshContext {
     ) -> BeforeSend {
         let write = locked.intent_writer(intent.clone());
         let check_followed = self.followed_store_check(&locked.journal, key, intent.fingerprint.clone());
+        let check_fed = self.fed_programs_check(key, intent.fingerprint.clone());
         let (stop, clock) = (Arc::clone(&self.stop), Arc::clone(&self.clock));
         let first_sent = intent.first_sent.clone();
         let is_intact = held.permit().lock_checker();
@@ -330,6 +332,7 @@ impl RefreshContext {
             }
             // This may take time, so it comes before the clock is read.
             check_followed()?;
+            check_fed()?;
             let is_over = || match kind {
                 SendKind::Grace { within } => {
                     clock.now().elapsed_since(&first_sent).is_none_or(|elapsed| elapsed >= within)

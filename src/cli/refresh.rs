@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use super::told::ToldFailures;
-use super::{GlobalArgs, completion, keeper};
+use super::{GlobalArgs, completion, refresher};
 use crate::cli::setup::Setup;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::freshness::Demand;
@@ -109,7 +109,7 @@ fn refresh(
     super::signals::stop_on_signal(&endpoint, &engine, move |count| {
         let _ended = on_stop.send(Event::Stopping(count));
     });
-    let runs = (args.is_over_all() && !names.is_empty()).then(|| keeper::record_run(&setup)).flatten();
+    let runs = (args.is_over_all() && !names.is_empty()).then(|| refresher::record_run(&setup)).flatten();
     let told = args.is_routine(global).then(|| ToldFailures::open(setup.store.layout().dir()));
     let begun = setup.clock.now();
     let mut report = Report { out, total: names.len(), rows: Vec::new(), told, now: setup.clock.now().wall };

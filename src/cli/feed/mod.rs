@@ -10,8 +10,8 @@ use clap::{Args, ValueHint};
 use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::refresher::Refresher;
 use super::{GlobalArgs, completion, import, store_choice};
 use crate::cli::setup::Setup;
 use crate::config::addition::Addition;
@@ -108,7 +108,7 @@ fn feed(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandSta
     let mirrored = write_mirror(&setup, &plan, &profile)?;
     // It has told of it below, or in its own words.
     drop(setup.mirrors().take_news());
-    Keeper::of(&setup).warn_if_nobody("this", out);
+    Refresher::of(&setup).warn_if_nobody("this", out);
     Ok(report(args, &plan, Some(mirrored), !plan.is_done(), out))
 }
 

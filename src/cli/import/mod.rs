@@ -6,8 +6,8 @@ mod from_response;
 mod from_tool;
 
 use super::GlobalArgs;
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::refresher::Refresher;
 use super::store_choice;
 use crate::cli::setup::Setup;
 use crate::engine::with_names;
@@ -70,6 +70,6 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
     }
     let imported = imported.map_err(|outcome| with_names(outcome, &setup.store, &args.profile))?;
     setup.update_mirrors(&args.profile, out);
-    Keeper::of(&setup).warn_if_nobody("this", out);
+    Refresher::of(&setup).warn_if_nobody("this", out);
     Ok(imported)
 }

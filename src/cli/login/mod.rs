@@ -13,8 +13,8 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::refresher::Refresher;
 use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
 use crate::cli::login::sections::NewSections;
@@ -303,13 +303,13 @@ fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) ->
         Some(at) => line.push_str(&format!(", valid until {}", at.to_the_second())),
         None => line.push_str(", no access token yet"),
     }
-    let keeper = Keeper::of(setup);
-    if let Some(at) = refresh_at.filter(|_| keeper != Keeper::Nobody) {
+    let refresher = Refresher::of(setup);
+    if let Some(at) = refresh_at.filter(|_| refresher != Refresher::Nobody) {
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.info(&line);
     setup.update_mirrors(&profile.name, out);
-    keeper.warn_if_nobody("this", out);
+    refresher.warn_if_nobody("this", out);
     for warning in done.stored.warnings.iter().filter(|_| done.stored.is_new) {
         out.warn(warning);
     }

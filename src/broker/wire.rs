@@ -72,6 +72,8 @@ pub struct BrokerRequest {
     pub timeout_ms: u64,
     /// With the ID token, too.
     pub id_token: bool,
+    /// The API rejected the token of this generation.
+    pub rejected: Option<Generation>,
 }
 
 /// The response to it.
@@ -80,6 +82,8 @@ pub struct BrokerResponse {
     pub outcome: OutcomeKind,
     pub token: Option<TokenOutput>,
     pub error: Option<Failure>,
+    /// When the daemon tries again, if there is no token.
+    pub retry_at: Option<Timestamp>,
     pub warnings: Vec<String>,
 }
 

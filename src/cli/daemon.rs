@@ -16,10 +16,10 @@ use super::GlobalArgs;
 use super::live_profiles::LiveProfiles;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
+use crate::access::setup;
+use crate::access::setup::Setup;
 use crate::broker::{Broker, DaemonPlaces, server};
 use crate::cli::logging;
-use crate::cli::setup;
-use crate::cli::setup::Setup;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::events;
@@ -30,7 +30,6 @@ use crate::scheduler::Scheduler;
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::{LockFile, LockHolder};
-use crate::sys::paths::Environment;
 use crate::sys::{durable, process, socket, threads};
 
 /// Refresh all profiles until stopped
@@ -65,8 +64,8 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
 
 fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandStatus, Failure)> {
     // The file's stamp is taken first, so that a change during the start counts.
-    let seen = file_stamp(&Environment::from_env(global.config.as_deref()).config);
-    let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+    let seen = file_stamp(&global.places().config);
+    let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
     logging::init_for_daemon(global, &setup.environment);
     report_warnings(&setup.config);
     let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;

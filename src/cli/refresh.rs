@@ -12,7 +12,8 @@ use serde_json::json;
 use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use super::told::ToldFailures;
 use super::{GlobalArgs, completion, refresher};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
+use crate::cli::warnings::tell_mirror_news;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::freshness::Demand;
 use crate::engine::{Engine, with_names};
@@ -21,7 +22,6 @@ use crate::profile::{Profile, ProfileName};
 use crate::scheduler::run_interval;
 use crate::sys::clock::SystemClock;
 use crate::sys::lockfile::LockHolder;
-use crate::sys::paths::Environment;
 
 /// Refresh the profiles that are due, then exit
 ///
@@ -71,7 +71,7 @@ pub(super) fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> Comm
 
 /// Reports what stops the whole run: a standing one once, as that of a profile.
 fn fail(args: &RefreshArgs, global: &GlobalArgs, failure: &Failure, out: &Output) {
-    let dir = Environment::from_env(global.config.as_deref()).state_dir;
+    let dir = global.places().state_dir;
     let mut told = args.is_routine(global).then(|| ToldFailures::open(&dir));
     let is_news = told.as_mut().is_none_or(|told| told.is_news("", failure.kind.word(), SystemClock.now().wall));
     told.into_iter().for_each(|told| told.save());
@@ -101,7 +101,7 @@ fn refresh(
     global: &GlobalArgs,
     out: &Output,
 ) -> Result<Vec<ProfileOutcome>, (CommandStatus, Failure)> {
-    let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+    let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
     let names = if args.profiles.is_empty() { all_profile_names(&setup, out)? } else { args.profiles.clone() };
     let (engine, endpoint) = setup.engine(false).map_err(CommandStatus::of_failed)?;
     let (events, arrivals) = mpsc::channel();
@@ -122,7 +122,7 @@ fn refresh(
     let late = engine.drain();
     // Of a profile that was fresh, an earlier run may have left a mirror behind.
     seen.iter().flatten().for_each(|(profile, _)| drop(setup.mirrors().update(profile)));
-    setup.tell_mirror_news(out);
+    tell_mirror_news(&setup, out);
     for name in late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::output::Output;
-use super::setup::Setup;
+use crate::access::setup::Setup;
 use crate::clock::Timestamp;
 use crate::scheduler::run_interval::RunHistory;
 use crate::sys::durable;

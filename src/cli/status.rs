@@ -10,8 +10,8 @@ use super::layout::{relative_time, table, visible_width};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::refresher::Refresher;
 use super::{GlobalArgs, completion};
-use crate::cli::setup;
-use crate::cli::setup::{Setup, without_provider};
+use crate::access::setup::{Setup, without_provider};
+use crate::cli::warnings::report_warnings;
 use crate::clock::Timestamp;
 use crate::credential::external::ImportSource;
 use crate::engine::status;
@@ -101,7 +101,7 @@ impl StatusRow {
 }
 
 pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let setup = match Setup::new(global) {
+    let setup = match Setup::new(global.places()) {
         Ok(setup) => setup,
         Err(failure) => {
             out.fail(&failure);
@@ -118,7 +118,7 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
             }
         },
     };
-    setup::report_warnings(&setup.config, out);
+    report_warnings(&setup.config, out);
     for name in &names {
         if let Some((holder, age)) = setup.store.long_lock(name, setup.clock.now().wall) {
             let age = humantime::format_duration(age);

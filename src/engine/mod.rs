@@ -263,9 +263,14 @@ impl Engine {
     /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
     /// What follows the flights is waited for, too.
     pub fn drain(&self) -> Vec<ProfileName> {
+        self.drain_with(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT })
+    }
+
+    /// As [`Engine::drain`], for a caller that waits for what follows the flights for at most `after`.
+    pub fn drain_with(&self, after: Duration) -> Vec<ProfileName> {
         self.stop();
         let late = self.inner.flights.drain(DRAIN_TIMEOUT);
-        self.inner.after_flights.wait(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT });
+        self.inner.after_flights.wait(after);
         late
     }
 

@@ -35,6 +35,7 @@ mod import;
 mod interrupted_refresh;
 mod keyring;
 mod keyring_protocol;
+mod library;
 mod log;
 mod login;
 mod logout;

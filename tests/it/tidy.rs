@@ -9,7 +9,7 @@ use std::process::Command;
 use super::support::root;
 
 /// The layer of each part; a part may use its own layer and those below, and independent parts never use each other.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 24] = [
     ("clock", 0),
     ("credential", 0),
     ("events", 0),
@@ -28,13 +28,15 @@ const LAYERS: [(&str, u8); 22] = [
     ("signin", 4),
     ("broker", 5),
     ("scheduler", 5),
-    ("cli", 6),
-    ("lib", 7),
-    ("main", 7),
-    ("tests", 7),
+    ("access", 6),
+    ("cli", 7),
+    ("keeper", 7),
+    ("lib", 8),
+    ("main", 8),
+    ("tests", 8),
 ];
 /// Parts of one layer that know nothing of each other.
-const INDEPENDENT: [&str; 3] = ["config", "provider", "store"];
+const INDEPENDENT: [&str; 5] = ["config", "provider", "store", "cli", "keeper"];
 
 /// What is left of the bans: clippy knows the others, see `.clippy.toml` and `[lints]` in `Cargo.toml`.
 const BANS: [(&str, &str); 2] =
@@ -372,6 +374,16 @@ fn dependencies_have_one_version_and_no_c_library() {
     }
     let (_, features) = cargo_tree(&["--invert", "zbus", "--edges", "normal,features"]);
     assert!(!features.contains("zbus feature \"tokio\""), "it would panic inside a runtime");
+}
+
+/// A program that embeds the library does not build a command line.
+#[test]
+fn library_alone_has_no_dependency_of_the_command_line() {
+    let (is_read, tree) = cargo_tree(&["--prefix", "none", "--format", "{p}", "--no-default-features"]);
+    assert!(is_read && tree.contains("tokio v"), "{tree}");
+    for absent in ["clap", "clap_builder", "clap_complete", "qrcode", "anstream", "anstyle", "tracing-subscriber"] {
+        assert!(!tree.lines().any(|line| line.starts_with(&format!("{absent} v"))), "{absent} is in the tree");
+    }
 }
 
 /// A version of Rust as cargo writes it: `1.89` or `1.89.0`.

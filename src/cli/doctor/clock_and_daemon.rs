@@ -1,9 +1,9 @@
 //! Checks the clock, and whether a daemon runs.
 
+use crate::access::setup::Setup;
 use crate::cli::doctor::Finding;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::refresher::{REMEDY, Refresher};
-use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 
 /// 2026-01-01: this program is younger than that, so an earlier clock is wrong.

@@ -1,9 +1,9 @@
 //! Checks whether each profile's credential belongs to this machine and store; `--take-over` makes it so.
 
 use super::Finding;
+use crate::access::setup::Setup;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::refresher::{REMEDY, Refresher};
-use crate::cli::setup::Setup;
 use crate::cli::status::StatusRow;
 use crate::engine::with_names;
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState, Publication};

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::output::{CommandStatus, Output};
 use super::refresher::Refresher;
 use super::{GlobalArgs, completion, import, store_choice};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
 use crate::config::addition::Addition;
 use crate::credential::freshness::Demand;
 use crate::mirror::{MirrorReport, MirrorState};
@@ -89,7 +89,7 @@ fn config(failure: Failure) -> FeedFailure {
 }
 
 fn feed(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, FeedFailure> {
-    let mut setup = Setup::for_new_config(global).map_err(config)?;
+    let mut setup = Setup::for_new_config(global.places()).map_err(config)?;
     let plan = FeedPlan::of(args, &setup).map_err(of_outcome)?;
     plan.show(args, out);
     if args.dry_run {

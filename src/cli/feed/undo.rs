@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{FeedArgs, FeedFailure, agree, config, of_outcome};
+use crate::access::setup::Setup;
 use crate::cli::GlobalArgs;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::cli::store_choice;
 use crate::config::addition::Addition;
 use crate::mirror::Undone;
@@ -13,7 +13,7 @@ use crate::profile::ProfileName;
 use crate::profile::mirror::{Mirror, MirrorForm};
 
 pub(super) fn undo(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, FeedFailure> {
-    let mut setup = Setup::new(global).map_err(config)?;
+    let mut setup = Setup::new(global.places()).map_err(config)?;
     let profile = setup.profile(&args.profile).map_err(of_outcome)?;
     let Some(index) = profile.mirrors.iter().position(|mirror| is_meant(args, mirror)) else {
         out.info(&format!("{} is not fed by {}; nothing to undo", args.consumer.title, args.profile));

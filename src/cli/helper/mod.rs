@@ -20,8 +20,8 @@ use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCandidates;
 
 use super::output::{CommandStatus, Output};
-use super::setup::Setup;
 use super::{GlobalArgs, completion};
+use crate::access::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::ProfileName;
 use cargo::{CargoRequest, IndexRequest};
@@ -112,7 +112,7 @@ pub(super) fn run(args: &HelperArgs, global: &GlobalArgs, out: &Output) -> Comma
             return CommandStatus::Usage;
         }
     };
-    let mut session = HelperSession::new(Setup::new(global), call.profile, kind.budget(), out);
+    let mut session = HelperSession::new(Setup::new(global.places()), call.profile, kind.budget(), out);
     let reply = match kind {
         HelperKind::Git => git_reply(&session, &call.verb),
         HelperKind::Docker => docker_reply(&session, &call.verb),

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use super::choice::{Candidate, Choice, choose};
+use crate::access::setup::Setup;
 use crate::cli::obtain::{NoToken, OwnFlights, TokenWish, check_carriable, obtain};
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
+use crate::cli::warnings::tell_mirror_news;
 use crate::clock::Timestamp;
 use crate::engine::access_token::TokenOutput;
 use crate::events;
@@ -174,7 +175,7 @@ impl<'a> HelperSession<'a> {
         let own_flights = self.own_flights.take();
         if let (false, Ok(setup)) = (own_flights.is_empty(), &self.setup) {
             drop(own_flights);
-            setup.tell_mirror_news(self.out);
+            tell_mirror_news(setup, self.out);
         }
     }
 

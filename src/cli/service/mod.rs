@@ -11,7 +11,7 @@ use super::GlobalArgs;
 use super::output::{CommandStatus, Output};
 use super::refresher;
 use super::refresher::Refresher;
-use super::setup::Setup;
+use crate::access::setup::Setup;
 use crate::cli::service::program::Program;
 use crate::cli::service::systemd::{Manager, UnitState};
 use crate::outcome::{ErrorKind, Failure};
@@ -76,7 +76,7 @@ fn failed(failure: Failure) -> ServiceFailure {
 
 pub(super) fn run(args: &ServiceArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let done = check_platform().map_err(failed).and_then(|()| {
-        let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+        let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
         match args.action {
             Action::Install => install(args.kind().unwrap_or(ServiceKind::Daemon), &setup, out).map_err(failed),
             Action::Uninstall => uninstall(args.kind(), &setup, out).map_err(failed),

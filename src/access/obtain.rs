@@ -87,7 +87,7 @@ impl TokenSource<'_> {
         let began = self.setup.clock.now();
         // What a caller only takes to be the cause is not told to the daemon, whose API believes what it is told.
         let is_told = wish.rejection.is_none_or(|report| report.is_proven);
-        let theirs = match if is_told { self.from_daemon(wish) } else { Ok(None) } {
+        let theirs = match if is_told { self.ask_daemon(wish) } else { Ok(None) } {
             Ok(None) => None,
             Ok(Some(reply)) => {
                 // The daemon may run with another configuration, or may not have read ours yet.
@@ -109,11 +109,11 @@ impl TokenSource<'_> {
         };
         // A daemon that stopped responding has used up some of the time.
         let left = wish.timeout.saturating_sub(self.setup.clock.now().time_since(&began));
-        self.from_store(&TokenWish { timeout: left, ..wish.clone() }, theirs, explain)
+        self.use_store(&TokenWish { timeout: left, ..wish.clone() }, theirs, explain)
     }
 
     /// `None`: the store is to be used without asking.
-    fn from_daemon(&self, wish: &TokenWish) -> Result<Option<BrokerResponse>, NoAnswer> {
+    fn ask_daemon(&self, wish: &TokenWish) -> Result<Option<BrokerResponse>, NoAnswer> {
         if self.daemon == DaemonUse::Never {
             return Ok(None);
         }
@@ -134,7 +134,7 @@ impl TokenSource<'_> {
     }
 
     /// `theirs`: the daemon's error, if another configuration may be the cause. It counts if only a daemon has the key.
-    fn from_store(
+    fn use_store(
         &self,
         wish: &TokenWish,
         theirs: Option<BrokerResponse>,
@@ -165,7 +165,7 @@ impl TokenSource<'_> {
             // Only a daemon may have the key.
             let is_untold = wish.rejection.is_some_and(|report| !report.is_proven);
             let theirs =
-                if is_untold && is_keyless { self.from_daemon(wish).ok().flatten() } else { theirs.filter(is_config) };
+                if is_untold && is_keyless { self.ask_daemon(wish).ok().flatten() } else { theirs.filter(is_config) };
             return match theirs.filter(|_| is_keyless) {
                 Some(theirs) => of_daemon(theirs, &wish.profile),
                 None => Err(MissingToken::of_outcome(outcome).named(&wish.profile)),

@@ -22,7 +22,6 @@ use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::after_flight::{AfterFlight, AfterFlights};
 pub use crate::engine::flight::FlightSummary;
-use crate::engine::flight::cannot_lock;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::followed_stores::FollowedStores;
@@ -260,8 +259,8 @@ impl Engine {
         self.inner.concurrency.in_use()
     }
 
-    /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
-    /// What follows the flights is waited for, too.
+    /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`], and for what follows them. Returns those that did
+    /// not finish.
     pub fn drain(&self) -> Vec<ProfileName> {
         self.drain_with(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT })
     }

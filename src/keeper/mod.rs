@@ -169,8 +169,8 @@ impl KeeperParts {
     /// Sends nothing more, and waits for what was sent.
     fn land(&self) {
         for name in self.engine.drain_with(DRAIN_TIMEOUT) {
-            tracing::warn!(
-                event = "flight.late",
+            tracing::error!(
+                event = "refresh.in_doubt",
                 profile = %name,
                 "the refresh did not finish in time; its outcome is in doubt"
             );

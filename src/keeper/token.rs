@@ -116,11 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn token_whose_login_ends_says_so_and_one_for_no_header_is_refused() {
+    fn token_says_that_its_login_ends() {
         let name: ProfileName = "work".parse().unwrap();
         let token = Token::new(&name, found("canary", OutcomeKind::NeedsLogin)).unwrap();
         assert_eq!(token.warnings(), ["sign in again before it expires: keepalive login work"]);
-        let refused = Token::new(&name, found("a\r\nb", OutcomeKind::Fresh)).unwrap_err();
+    }
+
+    #[test]
+    fn token_that_no_header_carries_is_refused() {
+        let refused = Token::new(&"work".parse().unwrap(), found("a\r\nb", OutcomeKind::Fresh)).unwrap_err();
         assert!(matches!(refused, TokenError::Config(failure) if failure.kind() == "at_unusable"));
     }
 }

@@ -67,7 +67,7 @@ pub use credential::secret::AccessToken;
 pub use keeper::{Demand, Failure, Keeper, KeeperBuilder, OpenError, Token, TokenError};
 
 /// What is binding for all of it; the code is in [`engine::refresh::transaction`] and around it.
-#[cfg(doc_internals)]
+#[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod protocol {
     #![doc = include_str!("PROTOCOL.md")]
 }

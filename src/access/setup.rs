@@ -201,6 +201,13 @@ fn load_named(places: &Environment, is_named: bool) -> Result<Config, Failure> {
     })
 }
 
+/// Logs the settings that have another effect than they seem to.
+pub fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(event = "config.warning", hint = warning.hint.as_deref().unwrap_or_default(), "{warning}");
+    }
+}
+
 fn open_store(settings: &StoreSettings, places: &Environment) -> Store {
     let bus = places.session_bus.clone();
     Store::new(settings, &places.state_dir, places.credentials_dir.as_deref(), || keyring::open(bus))

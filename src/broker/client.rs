@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroizing;
 
 use super::query::MAX_TIMEOUT;
 use super::wire::{BrokerRequest, BrokerResponse, DaemonPlaces, FailureBody, TokenBody};
@@ -106,7 +107,7 @@ pub async fn wait_for_newer(
             if let Some((response, _)) = parse_response(&received)? {
                 return Ok::<_, io::Error>(response);
             }
-            if stream.read_buf(&mut received).await? == 0 {
+            if stream.read_buf(&mut *received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -128,7 +129,7 @@ fn http_request(target: &str, places: &DaemonPlaces) -> String {
 /// One connection, for one request after the other.
 struct DaemonConnection<'c> {
     stream: UnixStream,
-    received: Vec<u8>,
+    received: Zeroizing<Vec<u8>>,
     clock: &'c dyn Clock,
 }
 
@@ -136,7 +137,7 @@ struct DaemonConnection<'c> {
 #[derive(Debug)]
 struct DaemonResponse {
     status: u16,
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
 }
 
 impl<'c> DaemonConnection<'c> {
@@ -147,7 +148,7 @@ impl<'c> DaemonConnection<'c> {
         }
         let sign_of_life = limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT);
         let stream = socket::connect(&places.socket, sign_of_life)?.ok_or("no daemon listens on the socket")?;
-        let mut connection = Self { stream, received: Vec::new(), clock };
+        let mut connection = Self { stream, received: Zeroizing::default(), clock };
         // The system accepts connections on behalf of a daemon that is stopped, so its sign of life comes first.
         match connection.exchange(&http_request("/v1/ping", places), sign_of_life)?.status {
             200 => Ok(connection),
@@ -161,7 +162,7 @@ impl<'c> DaemonConnection<'c> {
         let began = self.clock.now();
         self.stream.set_write_timeout(Some(within))?;
         self.stream.write_all(request.as_bytes())?;
-        let mut part = vec![0; 16 * 1024];
+        let mut part = Zeroizing::new(vec![0; 16 * 1024]);
         loop {
             if let Some((response, length)) = parse_response(&self.received)? {
                 self.received.drain(..length);
@@ -225,7 +226,7 @@ fn parse_response(received: &[u8]) -> io::Result<Option<(DaemonResponse, usize)>
     let body = end + 4;
     let whole = usize::checked_add(body, length).ok_or_else(strange)?;
     let body = received.get(body..whole);
-    Ok(body.map(|body| (DaemonResponse { status, body: body.to_vec() }, whole)))
+    Ok(body.map(|body| (DaemonResponse { status, body: Zeroizing::new(body.to_vec()) }, whole)))
 }
 
 #[cfg(test)]
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn response_that_settles_nothing_is_no_answer() {
-        let read = |status, body: &str| DaemonResponse { status, body: body.into() }.read();
+        let read = |status, body: &str| DaemonResponse { status, body: Zeroizing::new(body.into()) }.read();
         assert_eq!(read(400, REFUSAL).unwrap_err(), NoAnswer::Refused(Failure::new(ErrorKind::Usage, "m")));
         assert!(read(503, REFUSAL).unwrap_err().reason().contains("status 503"));
         assert!(read(200, &TOKEN[..20]).unwrap_err().reason().contains("cannot be read"));

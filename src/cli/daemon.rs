@@ -67,7 +67,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let seen = file_stamp(&global.places().config);
     let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
     logging::init_for_daemon(global, &setup.environment);
-    report_warnings(&setup.config);
+    setup::log_warnings(&setup.config);
     let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;
     let (engine, endpoint) = setup.engine(true).map_err(CommandStatus::of_failed)?;
     let deaf = |e| (CommandStatus::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
@@ -224,13 +224,6 @@ fn failure_from(error: &StoreError) -> Failure {
     error.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, error.to_string()))
 }
 
-/// Logs the settings that have another effect than they seem to.
-fn report_warnings(config: &Config) {
-    for warning in &config.warnings {
-        tracing::warn!(event = "config.warning", hint = hint(&warning.hint), "{warning}");
-    }
-}
-
 fn hint(hint: &Option<String>) -> &str {
     hint.as_deref().unwrap_or("")
 }
@@ -326,7 +319,7 @@ impl DaemonState {
                 if config.store != self.config().store {
                     tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
-                report_warnings(&config);
+                setup::log_warnings(&config);
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
                 tracing::info!(event = "daemon.reload", "configuration reloaded");
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Keeper, OpenError};
 use crate::access::obtain::DaemonUse;
-use crate::access::setup::Setup;
+use crate::access::setup::{self, Setup};
 use crate::sys::background::BackgroundRuntime;
 use crate::sys::paths::Environment;
 
@@ -70,6 +70,7 @@ impl KeeperBuilder {
     pub fn open(self) -> Result<Keeper, OpenError> {
         let places = Environment::from_env_except(self.config.as_deref(), self.state_dir.as_deref());
         let setup = Setup::new(places).map_err(OpenError::of_config)?;
+        setup::log_warnings(&setup.config);
         let (engine, _) = setup.engine(false).map_err(OpenError::of_outcome)?;
         let waits = BackgroundRuntime::start("keeper").map_err(|error| OpenError::no_thread(&error))?;
         Ok(Keeper::new(setup, engine, self.daemon, self.timeout.unwrap_or(DEFAULT_TIMEOUT), waits))

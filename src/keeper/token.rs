@@ -28,7 +28,7 @@ pub enum Demand {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Token {
-    /// The secret, for `Authorization: Bearer` (RFC 6750). It is wiped from memory when the last copy is dropped.
+    /// The secret, for `Authorization: Bearer` (RFC 6750). Each copy is wiped from memory when it is dropped.
     pub access_token: AccessToken,
     /// Grows by one with every credential of the profile. It names this token in [`Demand::Rejected`] and
     /// [`Keeper::changed`](crate::Keeper::changed).

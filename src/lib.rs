@@ -68,6 +68,6 @@ pub use keeper::{Demand, Failure, Keeper, KeeperBuilder, OpenError, Token, Token
 
 /// What is binding for all of it; the code is in [`engine::refresh::transaction`] and around it.
 #[cfg_attr(not(doc_internals), doc(hidden))]
-pub mod protocol {
-    #![doc = include_str!("PROTOCOL.md")]
-}
+#[doc = "\n\n"]
+#[doc = include_str!("PROTOCOL.md")]
+pub mod protocol {}

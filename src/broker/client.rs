@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
 use super::query::MAX_TIMEOUT;
@@ -66,24 +66,19 @@ pub fn request_token(
     request: &BrokerRequest,
 ) -> Result<BrokerResponse, NoAnswer> {
     let (limit, began) = (Duration::from_millis(request.timeout_ms), clock.now());
-    let mut connection = DaemonConnection::open(places, clock, limit)?;
+    let mut timeout = limit.min(MAX_TIMEOUT);
+    let mut connection = DaemonConnection::open(places, clock, limit, &token_request(request, timeout, places))?;
     loop {
         let asked = clock.now();
-        let left = limit.saturating_sub(asked.time_since(&began));
-        let timeout = left.min(MAX_TIMEOUT);
-        let target = format!(
-            "/v1/profiles/{}/token?min_valid={}ms&timeout={}ms&id_token={}",
-            request.profile,
-            request.min_valid_ms,
-            timeout.as_millis(),
-            request.id_token
-        ) + &request.rejected.map_or(String::new(), |generation| format!("&rejected={generation}"));
-        let response = connection.exchange(&http_request(&target, places), timeout + SLACK)?.read()?;
+        let response = connection.receive(timeout + SLACK)?.read()?;
         let is_busy = response.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Busy);
         let has_waited = clock.now().time_since(&asked) >= timeout;
-        if !(response.token.is_none() && is_busy && has_waited && left > timeout) {
+        let left = limit.saturating_sub(clock.now().time_since(&began));
+        if !(response.token.is_none() && is_busy && has_waited) || left.is_zero() {
             return Ok(response);
         }
+        timeout = left.min(MAX_TIMEOUT);
+        connection.send(&token_request(request, timeout, places), sign_of_life(limit))?;
     }
 }
 
@@ -96,12 +91,12 @@ pub async fn wait_for_newer(
     seen: Generation,
     wait: Duration,
 ) -> Result<Option<BrokerResponse>, NoAnswer> {
-    let connection = tokio::task::block_in_place(|| DaemonConnection::open(places, clock, PING_TIMEOUT))?;
     let target = format!("/v1/profiles/{profile}/token?min_valid=0s&newer_than={seen}&wait={}ms", wait.as_millis());
-    let exchange = async {
+    let request = http_request(&target, places);
+    let connection = tokio::task::block_in_place(|| DaemonConnection::open(places, clock, PING_TIMEOUT, &request))?;
+    let receive = async {
         connection.stream.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(connection.stream)?;
-        stream.write_all(http_request(&target, places).as_bytes()).await?;
         let mut received = connection.received;
         loop {
             if let Some((response, _)) = parse_response(&received)? {
@@ -112,9 +107,22 @@ pub async fn wait_for_newer(
             }
         }
     };
-    let exchanged = tokio::time::timeout(wait + SLACK, exchange).await;
-    let response = exchanged.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    let response = tokio::time::timeout(wait + SLACK, receive).await;
+    let response = response.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     if response.status == 204 { Ok(None) } else { response.read().map(Some) }
+}
+
+fn token_request(request: &BrokerRequest, timeout: Duration, places: &DaemonPlaces) -> String {
+    let BrokerRequest { profile, min_valid_ms, id_token, rejected, .. } = request;
+    let timeout = timeout.as_millis();
+    let rejected = rejected.map_or(String::new(), |generation| format!("&rejected={generation}"));
+    let query = format!("min_valid={min_valid_ms}ms&timeout={timeout}ms&id_token={id_token}{rejected}");
+    http_request(&format!("/v1/profiles/{profile}/token?{query}"), places)
+}
+
+/// How long a daemon may take to show that it runs, for a caller that has so much time.
+fn sign_of_life(limit: Duration) -> Duration {
+    limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT)
 }
 
 fn http_request(target: &str, places: &DaemonPlaces) -> String {
@@ -141,27 +149,33 @@ struct DaemonResponse {
 }
 
 impl<'c> DaemonConnection<'c> {
-    /// A connection to a daemon that runs and has the places of this process. `limit`: the time that the caller has.
-    fn open(places: &DaemonPlaces, clock: &'c dyn Clock, limit: Duration) -> Result<Self, NoAnswer> {
+    /// A connection to a daemon that runs and has the places of this process; the request is sent with the question for that.
+    /// `limit`: the time that the caller has.
+    fn open(places: &DaemonPlaces, clock: &'c dyn Clock, limit: Duration, request: &str) -> Result<Self, NoAnswer> {
         if !places.socket.exists() {
             return Err("there is no socket of a daemon".into());
         }
-        let sign_of_life = limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT);
+        let sign_of_life = sign_of_life(limit);
         let stream = socket::connect(&places.socket, sign_of_life)?.ok_or("no daemon listens on the socket")?;
         let mut connection = Self { stream, received: Zeroizing::default(), clock };
         // The system accepts connections on behalf of a daemon that is stopped, so its sign of life comes first.
-        match connection.exchange(&http_request("/v1/ping", places), sign_of_life)?.status {
+        connection.send(&(http_request("/v1/ping", places) + request), sign_of_life)?;
+        match connection.receive(sign_of_life)?.status {
             200 => Ok(connection),
             412 => Err("the daemon has another configuration, state directory or protocol".into()),
             status => Err(NoAnswer::NoDaemon(format!("the daemon refused the connection with status {status}"))),
         }
     }
 
-    /// Sends a request and waits for the whole response.
-    fn exchange(&mut self, request: &str, within: Duration) -> io::Result<DaemonResponse> {
-        let began = self.clock.now();
+    /// Sends one request or more.
+    fn send(&mut self, requests: &str, within: Duration) -> io::Result<()> {
         self.stream.set_write_timeout(Some(within))?;
-        self.stream.write_all(request.as_bytes())?;
+        self.stream.write_all(requests.as_bytes())
+    }
+
+    /// Waits for the next whole response.
+    fn receive(&mut self, within: Duration) -> io::Result<DaemonResponse> {
+        let began = self.clock.now();
         let mut part = Zeroizing::new(vec![0; 16 * 1024]);
         loop {
             if let Some((response, length)) = parse_response(&self.received)? {

@@ -50,7 +50,7 @@ const PAGES: &[Page] = &[
             ("keepalive feed codex openai --undo", "Take it back"),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-import(1)", "keepalive-status(1)", "keepalive.toml(5)"],
+        see_also: &["keepalive-import(1)", "keepalive-status(1)", "keepalive.toml(5)", "keepalive-consumers(7)"],
     },
     Page {
         command: "refresh",
@@ -85,7 +85,7 @@ const PAGES: &[Page] = &[
             ),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-exec(1)", "keepalive-helper(1)", "keepalive-refresh(1)"],
+        see_also: &["keepalive-exec(1)", "keepalive-helper(1)", "keepalive-refresh(1)", "keepalive-consumers(7)"],
     },
     Page {
         command: "exec",
@@ -119,7 +119,7 @@ const PAGES: &[Page] = &[
             ),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-token(1)", "keepalive.toml(5)", "gitcredentials(7)"],
+        see_also: &["keepalive-token(1)", "keepalive.toml(5)", "keepalive-consumers(7)", "gitcredentials(7)"],
     },
     Page {
         command: "status",

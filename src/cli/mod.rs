@@ -17,6 +17,7 @@ mod logout;
 mod obtain;
 mod output;
 mod providers;
+mod quick;
 mod refresh;
 mod refresher;
 pub mod rehearse;
@@ -166,6 +167,9 @@ pub fn main() -> ExitCode {
     process::outlive_file_size_limit();
     completion::answer_request();
     let words = helper::names::written_out(paths::arguments());
+    if let Some(status) = quick::run(&words) {
+        return status.into();
+    }
     let cli = match help::command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),

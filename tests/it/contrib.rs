@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use keepalive::cli::{Cli, completion_script, daemon_manual, manual, manual_of_command, synopsis};
 use keepalive::config::Config;
 use keepalive::events::EVENTS;
+use keepalive::profile::consumers::CONSUMERS;
 
 use super::support::root;
 use super::support::sandbox::{PROGRAM, Sandbox};
@@ -89,6 +90,32 @@ fn man_pages_match_the_commands() {
         let file = file.unwrap().file_name().into_string().unwrap();
         let is_of_a_command = pages.iter().any(|(name, _)| *name == file) || !file.ends_with(".1");
         assert!(is_of_a_command, "man/{file} is of no command");
+    }
+}
+
+/// Every program that is fed, asks by a helper, or reads a format has its recipe, with what it was tested with.
+#[test]
+fn page_of_consumers_has_a_recipe_for_each() {
+    let page = std::fs::read_to_string(root().join("man/keepalive-consumers.7")).unwrap();
+    for consumer in CONSUMERS {
+        assert!(page.contains(&format!("\nkeepalive feed {} ", consumer.name)), "{}", consumer.name);
+        let version = consumer.tested.split([';', ',']).next().unwrap_or_default();
+        assert!(page.to_lowercase().contains(&version.to_lowercase()), "{}: {version}", consumer.name);
+    }
+    for recipe in page.split("\n.Ss ").skip(2) {
+        let is_judged = ["\nTests", "\nBy hand: ", "\nNot tested", "\nThe daemon gives"].iter();
+        assert!(is_judged.clone().any(|word| recipe.contains(word)), "{}", recipe.lines().next().unwrap_or_default());
+    }
+    for word in ["git", "docker", "cargo", "bazel", "openclaw"] {
+        let is_there = page.contains(&format!("keepalive helper {word}"))
+            || ["docker", "cargo"].contains(&word) && page.contains("\"keepalive\"");
+        assert!(is_there, "{word}");
+    }
+    for format in ["curl", "env", "kubectl", "gcloud-executable", "grok"] {
+        assert!(
+            page.contains(&format!("--format {format}")) || page.contains(&format!("--format, {format}")),
+            "{format}"
+        );
     }
 }
 
@@ -248,6 +275,7 @@ fn install_docs_puts_pages_where_man_finds_them() {
         "man/man1/keepalive.1",
         "man/man1/keepalive-token.1",
         "man/man5/keepalive.toml.5",
+        "man/man7/keepalive-consumers.7",
         "bash-completion/completions/keepalive",
         "zsh/site-functions/_keepalive",
         "fish/vendor_completions.d/keepalive.fish",

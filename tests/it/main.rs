@@ -47,6 +47,7 @@ mod output;
 mod people;
 mod protocol;
 mod providers;
+mod quick;
 mod recorded_responses;
 mod refresh;
 mod refusals;

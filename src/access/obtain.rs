@@ -68,6 +68,13 @@ pub struct TokenSource<'a> {
     pub is_one_shot: bool,
 }
 
+impl TokenWish {
+    /// Whether the daemon's API has words for all of it.
+    fn can_be_told(&self) -> bool {
+        self.rejection.is_none_or(|report| report.is_proven && report.generation.is_some())
+    }
+}
+
 impl MissingToken {
     fn of_outcome(outcome: Outcome) -> Self {
         let failure = outcome.error.unwrap_or_else(no_token);
@@ -86,8 +93,7 @@ impl TokenSource<'_> {
     pub fn obtain(&self, wish: &TokenWish, explain: &dyn Fn()) -> Result<FoundToken, MissingToken> {
         let began = self.setup.clock.now();
         // What a caller only takes to be the cause is not told to the daemon, whose API believes what it is told.
-        let is_told = wish.rejection.is_none_or(|report| report.is_proven);
-        let theirs = match if is_told { self.ask_daemon(wish) } else { Ok(None) } {
+        let theirs = match if wish.can_be_told() { self.ask_daemon(wish) } else { Ok(None) } {
             Ok(None) => None,
             Ok(Some(reply)) => {
                 // The daemon may run with another configuration, or may not have read ours yet.
@@ -163,9 +169,8 @@ impl TokenSource<'_> {
         let Some(token) = token else {
             let is_keyless = outcome.error.as_ref().is_some_and(|e| e.kind == ErrorKind::Key);
             // Only a daemon may have the key.
-            let is_untold = wish.rejection.is_some_and(|report| !report.is_proven);
-            let theirs =
-                if is_untold && is_keyless { self.ask_daemon(wish).ok().flatten() } else { theirs.filter(is_config) };
+            let is_asked_late = !wish.can_be_told() && is_keyless;
+            let theirs = if is_asked_late { self.ask_daemon(wish).ok().flatten() } else { theirs.filter(is_config) };
             return match theirs.filter(|_| is_keyless) {
                 Some(theirs) => of_daemon(theirs, &wish.profile),
                 None => Err(MissingToken::of_outcome(outcome).named(&wish.profile)),

@@ -72,7 +72,7 @@ pub struct BrokerRequest {
     pub timeout_ms: u64,
     /// With the ID token, too.
     pub id_token: bool,
-    /// The API rejected the token of this generation.
+    /// An API has rejected the token of this generation.
     pub rejected: Option<Generation>,
 }
 

@@ -5,11 +5,13 @@ mod daemon;
 mod doctor;
 mod exec;
 mod feed;
+mod handle;
 mod help;
 mod helper;
 mod import;
 mod init;
 mod layout;
+mod listener_state;
 mod live_profiles;
 mod logging;
 mod login;
@@ -101,6 +103,7 @@ pub enum Command {
     Logout(logout::LogoutArgs),
     Import(import::ImportArgs),
     Feed(feed::FeedArgs),
+    Handle(handle::HandleArgs),
     Refresh(refresh::RefreshArgs),
     Daemon(daemon::DaemonArgs),
     Token(token::TokenArgs),
@@ -125,7 +128,9 @@ impl Command {
         match self {
             Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Feed(_) | Self::Doctor(_) => true,
             Self::Rehearse(_) | Self::Init(_) | Self::Service(_) => true,
-            Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) | Self::Exec(_) | Self::Helper(_) => false,
+            Self::Handle(_) | Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) | Self::Exec(_) | Self::Helper(_) => {
+                false
+            }
             Self::Status(_) | Self::Providers(_) | Self::Completions { .. } => false,
         }
     }
@@ -213,6 +218,7 @@ fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
         Command::Logout(args) => logout::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
         Command::Feed(args) => feed::run(args, global, out),
+        Command::Handle(args) => handle::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),
         Command::Providers(args) => providers::run(args, global, out),

@@ -38,11 +38,39 @@ fn pages() -> Vec<(String, Vec<u8>)> {
         let full = sub.clone().name(name).bin_name(title.replacen('-', " ", 1)).display_name(name);
         let own = full.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg }).override_usage(usage);
         let (file, text) = page(&own, title);
+        let text = without_subcommands(text);
         let more = if sub.get_name() == "daemon" { daemon_manual() } else { String::new() };
-        let rest = manual_of_command(sub.get_name());
+        let rest = subcommand_sections(sub) + &manual_of_command(sub.get_name());
         pages.push((file, [&text, more.as_bytes(), rest.as_bytes()].concat()));
     }
     pages
+}
+
+/// Without the list of pages that are not there: the actions stand in the page itself.
+fn without_subcommands(page: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8(page).unwrap();
+    let Some((before, list)) = text.split_once(".SH SUBCOMMANDS\n") else { return text.into_bytes() };
+    let rest = list.find(".SH ").map_or("", |at| &list[at..]);
+    format!("{before}{rest}").into_bytes()
+}
+
+/// The options of each action of a command that has some.
+fn subcommand_sections(command: &clap::Command) -> String {
+    let section = |action: &clap::Command| {
+        let name = format!("keepalive {} {}", command.get_name(), action.get_name());
+        let own = action.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        let own = own.mut_args(|arg| if arg.get_id() == "help" { arg.hide(true) } else { arg });
+        let (_, text) = page(&own, "x".into());
+        let text = String::from_utf8(text).unwrap();
+        let about = action.get_about().map(ToString::to_string).unwrap_or_default();
+        let lists = [".SH ARGUMENTS\n", ".SH OPTIONS\n"].iter().filter_map(|head| {
+            let (_, rest) = text.split_once(head)?;
+            Some(rest.split(".SH ").next().unwrap_or(rest).to_owned())
+        });
+        let usage = synopsis(action, &name).replace('-', "\\-");
+        format!(".SH \"{}\"\n{usage}\n.PP\n{about}.\n{}", name.to_uppercase(), lists.collect::<String>())
+    };
+    command.get_subcommands().map(section).collect()
 }
 
 fn page(command: &clap::Command, title: String) -> (String, Vec<u8>) {

@@ -1,9 +1,11 @@
-#![doc = include_str!("ARCHITECTURE.md")]
+#![doc = include_str!("LIBRARY.md")]
+#![cfg_attr(doc_internals, doc = "\n# How it is made\n")]
+#![cfg_attr(doc_internals, doc = include_str!("ARCHITECTURE.md"))]
 // The bans are the program's. Unit tests write files and wait.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
-// The surface of the library is `main`. The rest is public for the tests only and may change at any time, so it is hidden
-// from the documentation. `--cfg doc_internals` shows it, for those who work on keepalive.
+// The surface of the library is what `keeper` is made of. The rest is public for the tests and the program only and may change
+// at any time, so it is hidden from the documentation. `--cfg doc_internals` shows it, for those who work on keepalive.
 
 // Layer 0: words.
 #[cfg_attr(not(doc_internals), doc(hidden))]
@@ -49,13 +51,25 @@ pub mod signin;
 pub mod broker;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod scheduler;
-// Layer 6: surfaces.
+// Layer 6: the way to a token.
+#[cfg_attr(not(doc_internals), doc(hidden))]
+pub mod access;
+// Layer 7: surfaces.
+#[cfg(feature = "cli")]
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod cli;
+mod keeper;
 
+pub use access::obtain::DaemonUse;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub use cli::main;
+pub use credential::Generation;
+pub use credential::secret::AccessToken;
+pub use keeper::{Demand, Failure, Keeper, KeeperBuilder, OpenError, Token, TokenError};
 
 /// What is binding for all of it; the code is in [`engine::refresh::transaction`] and around it.
-pub mod protocol {
-    #![doc = include_str!("PROTOCOL.md")]
-}
+#[cfg_attr(not(doc_internals), doc(hidden))]
+#[doc = "\n\n"]
+#[doc = include_str!("PROTOCOL.md")]
+pub mod protocol {}

@@ -1,14 +1,19 @@
-//! Asks a running daemon for a token: blocking requests without runtime, TLS or D-Bus, so that `token` starts fast.
+//! Asks a running daemon for a token: blocking requests without runtime, TLS or D-Bus, so that `token` starts fast. Only the
+//! wait for a newer token can be given up at any moment.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
+
 use super::query::MAX_TIMEOUT;
 use super::wire::{BrokerRequest, BrokerResponse, DaemonPlaces, FailureBody, TokenBody};
 use crate::clock::Clock;
-use crate::events;
-use crate::outcome::ErrorKind;
+use crate::credential::Generation;
+use crate::outcome::{ErrorKind, Failure};
+use crate::profile::ProfileName;
 use crate::sys::socket;
 
 /// A daemon that does not respond within this time counts as absent. One on a busy machine takes some time, and may be
@@ -20,43 +25,52 @@ const SLACK: Duration = Duration::from_secs(1);
 /// The longest response: a token of a megabyte and its JSON.
 const MAX_RESPONSE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Asks the daemon for a token. `None`: there is no daemon for this configuration, so the store must be used directly.
-pub fn request_token(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Option<BrokerResponse> {
-    match ask(places, clock, request) {
-        Ok(response) => Some(response),
-        Err(reason) => {
-            events::token_from_store(&reason);
-            None
+/// Why a daemon settles nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// There is none for this configuration, or it does not respond.
+    NoDaemon(String),
+    /// It does not take the request.
+    Refused(Failure),
+}
+
+impl NoAnswer {
+    /// Why the store is used instead.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::NoDaemon(reason) => reason,
+            Self::Refused(failure) => &failure.message,
         }
     }
 }
 
-/// `Err`: why no daemon is used.
-fn ask(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Result<BrokerResponse, String> {
-    if !places.socket.exists() {
-        return Err("there is no socket of a daemon".into());
+impl From<&str> for NoAnswer {
+    fn from(reason: &str) -> Self {
+        Self::NoDaemon(reason.to_owned())
     }
+}
+
+impl From<io::Error> for NoAnswer {
+    fn from(error: io::Error) -> Self {
+        Self::NoDaemon(match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the daemon does not respond in time".to_owned(),
+            _ => format!("the daemon cannot be asked: {error}"),
+        })
+    }
+}
+
+/// Asks the daemon for a token.
+pub fn request_token(
+    places: &DaemonPlaces,
+    clock: &dyn Clock,
+    request: &BrokerRequest,
+) -> Result<BrokerResponse, NoAnswer> {
     let (limit, began) = (Duration::from_millis(request.timeout_ms), clock.now());
-    let sign_of_life = limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT);
-    let failed = |e: io::Error| match e.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the daemon does not respond in time".to_owned(),
-        _ => format!("the daemon cannot be asked: {e}"),
-    };
-    let stream = socket::connect(&places.socket, sign_of_life).map_err(failed)?;
-    let stream = stream.ok_or("no daemon listens on the socket")?;
-    let mut connection = DaemonConnection { stream, received: Vec::new(), clock };
     let mut timeout = limit.min(MAX_TIMEOUT);
-    // The system accepts connections on behalf of a daemon that is stopped, so its sign of life comes first.
-    let both = http_request("/v1/ping", places) + &token_request(request, timeout, places);
-    connection.send(&both, sign_of_life).map_err(failed)?;
-    match connection.receive(sign_of_life).map_err(failed)?.status {
-        200 => {}
-        412 => return Err("the daemon has another configuration, state directory or protocol".into()),
-        status => return Err(format!("the daemon refused the connection with status {status}")),
-    }
+    let mut connection = DaemonConnection::open(places, clock, limit, &token_request(request, timeout, places))?;
     loop {
         let asked = clock.now();
-        let response = connection.receive(timeout + SLACK).map_err(failed)?.read()?;
+        let response = connection.receive(timeout + SLACK)?.read()?;
         let is_busy = response.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Busy);
         let has_waited = clock.now().time_since(&asked) >= timeout;
         let left = limit.saturating_sub(clock.now().time_since(&began));
@@ -64,16 +78,51 @@ fn ask(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Res
             return Ok(response);
         }
         timeout = left.min(MAX_TIMEOUT);
-        connection.send(&token_request(request, timeout, places), sign_of_life).map_err(failed)?;
+        connection.send(&token_request(request, timeout, places), sign_of_life(limit))?;
     }
 }
 
+/// Waits at a daemon for a token after `seen`, for at most `wait`. `None`: there is no newer one yet. Dropping the future
+/// ends the wait at the daemon, too. It needs a runtime of tokio with several threads, one of which waits for the sign of life.
+pub async fn wait_for_newer(
+    places: &DaemonPlaces,
+    clock: &dyn Clock,
+    profile: &ProfileName,
+    seen: Generation,
+    wait: Duration,
+) -> Result<Option<BrokerResponse>, NoAnswer> {
+    let target = format!("/v1/profiles/{profile}/token?min_valid=0s&newer_than={seen}&wait={}ms", wait.as_millis());
+    let request = http_request(&target, places);
+    let connection = tokio::task::block_in_place(|| DaemonConnection::open(places, clock, PING_TIMEOUT, &request))?;
+    let receive = async {
+        connection.stream.set_nonblocking(true)?;
+        let mut stream = tokio::net::UnixStream::from_std(connection.stream)?;
+        let mut received = connection.received;
+        loop {
+            if let Some((response, _)) = parse_response(&received)? {
+                return Ok::<_, io::Error>(response);
+            }
+            if stream.read_buf(&mut *received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    };
+    let response = tokio::time::timeout(wait + SLACK, receive).await;
+    let response = response.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    if response.status == 204 { Ok(None) } else { response.read().map(Some) }
+}
+
 fn token_request(request: &BrokerRequest, timeout: Duration, places: &DaemonPlaces) -> String {
-    let BrokerRequest { profile, min_valid_ms, id_token, .. } = request;
+    let BrokerRequest { profile, min_valid_ms, id_token, rejected, .. } = request;
     let timeout = timeout.as_millis();
-    let rejected = request.rejected.map_or(String::new(), |generation| format!("&rejected={generation}"));
+    let rejected = rejected.map_or(String::new(), |generation| format!("&rejected={generation}"));
     let query = format!("min_valid={min_valid_ms}ms&timeout={timeout}ms&id_token={id_token}{rejected}");
     http_request(&format!("/v1/profiles/{profile}/token?{query}"), places)
+}
+
+/// How long a daemon may take to show that it runs, for a caller that has so much time.
+fn sign_of_life(limit: Duration) -> Duration {
+    limit.clamp(MIN_PING_TIMEOUT, PING_TIMEOUT)
 }
 
 fn http_request(target: &str, places: &DaemonPlaces) -> String {
@@ -88,7 +137,7 @@ fn http_request(target: &str, places: &DaemonPlaces) -> String {
 /// One connection, for one request after the other.
 struct DaemonConnection<'c> {
     stream: UnixStream,
-    received: Vec<u8>,
+    received: Zeroizing<Vec<u8>>,
     clock: &'c dyn Clock,
 }
 
@@ -96,10 +145,28 @@ struct DaemonConnection<'c> {
 #[derive(Debug)]
 struct DaemonResponse {
     status: u16,
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
 }
 
-impl DaemonConnection<'_> {
+impl<'c> DaemonConnection<'c> {
+    /// A connection to a daemon that runs and has the places of this process; the request is sent with the question for that.
+    /// `limit`: the time that the caller has.
+    fn open(places: &DaemonPlaces, clock: &'c dyn Clock, limit: Duration, request: &str) -> Result<Self, NoAnswer> {
+        if !places.socket.exists() {
+            return Err("there is no socket of a daemon".into());
+        }
+        let sign_of_life = sign_of_life(limit);
+        let stream = socket::connect(&places.socket, sign_of_life)?.ok_or("no daemon listens on the socket")?;
+        let mut connection = Self { stream, received: Zeroizing::default(), clock };
+        // The system accepts connections on behalf of a daemon that is stopped, so its sign of life comes first.
+        connection.send(&(http_request("/v1/ping", places) + request), sign_of_life)?;
+        match connection.receive(sign_of_life)?.status {
+            200 => Ok(connection),
+            412 => Err("the daemon has another configuration, state directory or protocol".into()),
+            status => Err(NoAnswer::NoDaemon(format!("the daemon refused the connection with status {status}"))),
+        }
+    }
+
     /// Sends one request or more.
     fn send(&mut self, requests: &str, within: Duration) -> io::Result<()> {
         self.stream.set_write_timeout(Some(within))?;
@@ -109,7 +176,7 @@ impl DaemonConnection<'_> {
     /// Waits for the next whole response.
     fn receive(&mut self, within: Duration) -> io::Result<DaemonResponse> {
         let began = self.clock.now();
-        let mut part = vec![0; 16 * 1024];
+        let mut part = Zeroizing::new(vec![0; 16 * 1024]);
         loop {
             if let Some((response, length)) = parse_response(&self.received)? {
                 self.received.drain(..length);
@@ -129,22 +196,25 @@ impl DaemonConnection<'_> {
 }
 
 impl DaemonResponse {
-    /// What it says of the token. `Err`: why the store is used.
-    fn read(self) -> Result<BrokerResponse, String> {
-        let incomplete = || "the response of the daemon cannot be read".to_owned();
+    /// What it says of the token.
+    fn read(self) -> Result<BrokerResponse, NoAnswer> {
+        let incomplete = || NoAnswer::from("the response of the daemon cannot be read");
         if self.status == 200 {
             let body: TokenBody = serde_json::from_slice(&self.body).map_err(|_| incomplete())?;
             let (outcome, token, warnings) = (body.outcome, Some(body.token), body.warnings);
-            return Ok(BrokerResponse { outcome, token, error: None, warnings });
+            return Ok(BrokerResponse { outcome, token, error: None, retry_at: None, warnings });
         }
         let body: FailureBody = serde_json::from_slice(&self.body).map_err(|_| incomplete())?;
-        match (self.status, body.outcome) {
-            // It may have been configured a moment ago.
-            (404, _) => Err("the daemon does not know the profile".into()),
-            (_, Some(outcome)) => {
-                Ok(BrokerResponse { outcome, token: None, error: Some(body.error), warnings: Vec::new() })
-            }
-            (status, None) => Err(format!("the daemon refused the request with status {status}")),
+        match (body.outcome, self.status) {
+            (Some(outcome), _) => Ok(BrokerResponse {
+                outcome,
+                token: None,
+                error: Some(body.error),
+                retry_at: body.retry_at,
+                warnings: Vec::new(),
+            }),
+            (None, 400..500) => Err(NoAnswer::Refused(body.error)),
+            (None, status) => Err(NoAnswer::NoDaemon(format!("the daemon refused the request with status {status}"))),
         }
     }
 }
@@ -170,7 +240,7 @@ fn parse_response(received: &[u8]) -> io::Result<Option<(DaemonResponse, usize)>
     let body = end + 4;
     let whole = usize::checked_add(body, length).ok_or_else(strange)?;
     let body = received.get(body..whole);
-    Ok(body.map(|body| (DaemonResponse { status, body: body.to_vec() }, whole)))
+    Ok(body.map(|body| (DaemonResponse { status, body: Zeroizing::new(body.to_vec()) }, whole)))
 }
 
 #[cfg(test)]
@@ -206,20 +276,19 @@ mod tests {
     }
 
     #[test]
-    fn store_is_used_for_a_response_that_settles_nothing() {
-        let read = |status, body: &str| DaemonResponse { status, body: body.into() }.read();
-        assert!(read(404, FAILURE).unwrap_err().contains("does not know the profile"));
-        assert!(read(400, REFUSAL).unwrap_err().contains("status 400"));
-        assert!(read(200, &TOKEN[..20]).unwrap_err().contains("cannot be read"));
+    fn response_that_settles_nothing_is_no_answer() {
+        let read = |status, body: &str| DaemonResponse { status, body: Zeroizing::new(body.into()) }.read();
+        assert_eq!(read(400, REFUSAL).unwrap_err(), NoAnswer::Refused(Failure::new(ErrorKind::Usage, "m")));
+        assert!(read(503, REFUSAL).unwrap_err().reason().contains("status 503"));
+        assert!(read(200, &TOKEN[..20]).unwrap_err().reason().contains("cannot be read"));
         for strange in ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\na: b\r\n\r\n", "HTTP/1.1 x\r\ncontent-length: 0\r\n\r\n"]
         {
             assert!(parse_response(strange.as_bytes()).is_err(), "{strange}");
         }
     }
 
-    fn no_wait() -> BrokerRequest {
-        let profile = "p".parse().unwrap();
-        BrokerRequest { profile, min_valid_ms: 0, timeout_ms: 0, id_token: false, rejected: None }
+    fn request(timeout_ms: u64) -> BrokerRequest {
+        BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms, id_token: false, rejected: None }
     }
 
     #[test]
@@ -228,17 +297,15 @@ mod tests {
         let path = dir.path().join("socket");
         // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
-        let an_hour = BrokerRequest { timeout_ms: 3_600_000, ..no_wait() };
-        assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &an_hour).is_none());
+        assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &request(3_600_000)).is_err());
     }
 
     #[test]
     fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let request = no_wait();
-        let ask = |path: &std::path::Path| request_token(&DaemonPlaces::for_test(path), &SystemClock, &request);
-        assert!(ask(&dir.path().join("none")).is_none());
+        let ask = |path: &std::path::Path| request_token(&DaemonPlaces::for_test(path), &SystemClock, &request(0));
+        assert!(ask(&dir.path().join("none")).is_err());
         std::fs::write(dir.path().join("file"), "").unwrap();
-        assert!(ask(&dir.path().join("file")).is_none());
+        assert!(ask(&dir.path().join("file")).is_err());
     }
 }

@@ -198,12 +198,7 @@ impl Broker {
         let name = name.clone();
         let look = move |broker: &Self| {
             let profile = broker.directory.profile(&name)?;
-            let journal = broker.engine.store().peek(&name).ok().flatten();
-            if journal.is_none_or(|journal| journal.generation <= seen) {
-                return Ok(None);
-            }
-            let stored = broker.engine.access_token_now(&profile, min_valid);
-            Ok(stored.filter(|found| found.token.as_ref().is_some_and(|token| token.generation > seen)))
+            Ok(broker.engine.access_token_after(&profile, seen, min_valid))
         };
         self.on_thread(look).await?
     }

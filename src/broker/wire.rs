@@ -82,6 +82,8 @@ pub struct BrokerResponse {
     pub outcome: OutcomeKind,
     pub token: Option<TokenOutput>,
     pub error: Option<Failure>,
+    /// When the daemon tries again, if there is no token.
+    pub retry_at: Option<Timestamp>,
     pub warnings: Vec<String>,
 }
 

@@ -5,8 +5,8 @@ use clap::CommandFactory;
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, CompletionCandidate, Shell};
 
-use super::setup::{self, Setup};
 use super::{Cli, Colour, GlobalArgs};
+use crate::access::setup::{self, Setup};
 use crate::sys::paths;
 use crate::sys::paths::Environment;
 
@@ -51,7 +51,7 @@ fn with_colons(script: &str) -> String {
 /// The names of the profiles. Whatever is wrong is no concern of a completion.
 pub(super) fn profiles() -> Vec<CompletionCandidate> {
     let global = GlobalArgs { config: None, json: false, quiet: true, verbose: 0, color: Colour::Never };
-    let names = Setup::new(&global).ok().and_then(|setup| setup.all_profiles().ok()).unwrap_or_default();
+    let names = Setup::new(global.places()).ok().and_then(|setup| setup.all_profiles().ok()).unwrap_or_default();
     names.iter().map(|name| CompletionCandidate::new(name.as_str())).collect()
 }
 

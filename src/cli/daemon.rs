@@ -17,10 +17,10 @@ use super::GlobalArgs;
 use super::live_profiles::LiveProfiles;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
+use crate::access::setup;
+use crate::access::setup::Setup;
 use crate::broker::{Broker, DaemonPlaces, gce, listener, server};
 use crate::cli::logging;
-use crate::cli::setup;
-use crate::cli::setup::Setup;
 use crate::config::{BrokerSettings, Config, GceSettings};
 use crate::engine::Engine;
 use crate::events;
@@ -32,7 +32,6 @@ use crate::scheduler::{ChangeListener, Scheduler};
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::{LockFile, LockHolder};
-use crate::sys::paths::Environment;
 use crate::sys::{durable, process, socket, threads};
 
 /// Refresh all profiles until stopped
@@ -67,10 +66,10 @@ fn listen(path: &Path) -> Result<UnixListener, Failure> {
 
 fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandStatus, Failure)> {
     // The file's stamp is taken first, so that a change during the start counts.
-    let seen = file_stamp(&Environment::from_env(global.config.as_deref()).config);
-    let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+    let seen = file_stamp(&global.places().config);
+    let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
     logging::init_for_daemon(global, &setup.environment);
-    report_warnings(&setup.config);
+    setup::log_warnings(&setup.config);
     let _lock = lock_daemon(&setup.store).map_err(|f| (CommandStatus::Failed, f))?;
     let (engine, endpoint) = setup.engine(true).map_err(CommandStatus::of_failed)?;
     let deaf = |e| (CommandStatus::Failed, Failure::new(ErrorKind::Signals, format!("cannot catch signals: {e}")));
@@ -253,13 +252,6 @@ fn failure_from(error: &StoreError) -> Failure {
     error.outcome().error.unwrap_or_else(|| Failure::new(ErrorKind::Io, error.to_string()))
 }
 
-/// Logs the settings that have another effect than they seem to.
-fn report_warnings(config: &Config) {
-    for warning in &config.warnings {
-        tracing::warn!(event = "config.warning", hint = hint(&warning.hint), "{warning}");
-    }
-}
-
 fn hint(hint: &Option<String>) -> &str {
     hint.as_deref().unwrap_or("")
 }
@@ -369,7 +361,7 @@ impl DaemonState {
                 if config.store != self.config().store {
                     tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
-                report_warnings(&config);
+                setup::log_warnings(&config);
                 let BrokerSettings { listen, gce, .. } = config.broker.clone();
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
                 self.listen.send_replace(listen);

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::GlobalArgs;
 use super::output::{CommandStatus, Output};
-use super::setup::Setup;
 use super::store_choice::{self, NewFileStore};
+use crate::access::setup::Setup;
 use crate::config::addition::Addition;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{KeySource, StoreKind};
@@ -36,7 +36,7 @@ enum StoreChoice {
 type InitFailure = (CommandStatus, Failure);
 
 pub(super) fn run(args: &InitArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let done = Setup::for_new_config(global).map_err(config).and_then(|setup| init(args, &setup, out));
+    let done = Setup::for_new_config(global.places()).map_err(config).and_then(|setup| init(args, &setup, out));
     match done {
         Ok(document) => {
             if out.is_json {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::setup::Setup;
+use crate::access::setup::Setup;
 use crate::broker::listener::ListenerReport;
 use crate::outcome::Failure;
 use crate::sys::lockfile::LockFile;

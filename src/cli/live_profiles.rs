@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::listener_state;
-use super::setup::Setup;
 use super::status;
+use crate::access::setup::Setup;
 use crate::broker::ProfileDirectory;
 use crate::clock::Clock;
 use crate::config::Config;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{CommandStatus, Output};
 use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
 use crate::engine::logout::{self, LogoutProgress, LogoutRequest, LogoutResult, RevocationRoute, TokenFate};
 use crate::engine::with_names;
 use crate::mirror::Undone;
@@ -64,7 +64,7 @@ pub(super) fn run(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> Comma
 /// Runs the logout. Also returns the provider's name, if it is known.
 fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<String>, Result<LogoutResult, Outcome>) {
     let config_error = |f: Failure| Outcome::new(OutcomeKind::ConfigError).with_error(f);
-    let setup = match Setup::new(global) {
+    let setup = match Setup::new(global.places()) {
         Ok(setup) => setup,
         Err(failure) => return (None, Err(config_error(failure))),
     };

@@ -10,7 +10,6 @@ mod help;
 mod helper;
 mod import;
 mod init;
-mod keeper;
 mod layout;
 mod listener_state;
 mod live_profiles;
@@ -22,15 +21,16 @@ mod output;
 mod providers;
 mod quick;
 mod refresh;
+mod refresher;
 pub mod rehearse;
 mod service;
-pub(crate) mod setup;
 mod signals;
 mod status;
 mod store_choice;
 mod token;
 mod told;
 mod usage_error;
+mod warnings;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,6 +80,13 @@ pub struct GlobalArgs {
     /// When to use colours
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
     pub color: Colour,
+}
+
+impl GlobalArgs {
+    /// The places of this run.
+    fn places(&self) -> Environment {
+        Environment::from_env(self.config.as_deref())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -191,7 +198,7 @@ fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
 
 fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
     let global = &cli.global;
-    let places = Environment::from_env(global.config.as_deref());
+    let places = global.places();
     if let Some(parent) = places.parent_pid {
         process::exit_with_parent(parent);
     }

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::layout::table;
 use super::output::{CommandStatus, Output};
 use super::{GlobalArgs, completion};
-use crate::cli::setup;
+use crate::access::setup;
+use crate::cli::warnings::report_warnings;
 use crate::config;
 use crate::config::Config;
 use crate::credential::freshness::Margin;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{BodyEncoding, ClientAuth, Provider, Rotation};
-use crate::sys::paths::Environment;
 
 /// List the providers, or show how one behaves
 ///
@@ -31,14 +31,14 @@ pub struct ProvidersArgs {
 }
 
 pub(super) fn run(args: &ProvidersArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let config = match setup::load(&Environment::from_env(global.config.as_deref())) {
+    let config = match setup::load(&global.places()) {
         Ok(config) => config,
         Err(failure) => {
             out.fail(&failure);
             return CommandStatus::Config;
         }
     };
-    setup::report_warnings(&config, out);
+    report_warnings(&config, out);
     let strangers: Vec<&String> = args.names.iter().filter(|name| !config.providers.contains_key(*name)).collect();
     if let [others @ .., last] = &strangers[..] {
         others.iter().for_each(|name| out.error(&unknown_provider(name, &config)));

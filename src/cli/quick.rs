@@ -35,7 +35,7 @@ pub(super) fn run(words: &[OsString]) -> Option<CommandStatus> {
         id_token: wish.id_token,
         rejected: None,
     };
-    let reply = client::request_token(&DaemonPlaces::of(&environment), &SystemClock, &request)?;
+    let reply = client::request_token(&DaemonPlaces::of(&environment), &SystemClock, &request).ok()?;
     let is_well = matches!(reply.outcome, OutcomeKind::Fresh | OutcomeKind::Refreshed) && reply.warnings.is_empty();
     let token = reply.token.filter(|_| is_well)?;
     let text = args.rendered(args.format, &token, reply.outcome, &[], SystemClock.now().wall).ok()?;

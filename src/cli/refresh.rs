@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::output::{CommandStatus, Output, outcome_json, outcome_line};
 use super::told::ToldFailures;
-use super::{GlobalArgs, completion, keeper};
-use crate::cli::setup::Setup;
+use super::{GlobalArgs, completion, refresher};
+use crate::access::setup::Setup;
+use crate::cli::warnings::tell_news;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::freshness::Demand;
 use crate::engine::{Engine, with_names};
@@ -21,7 +22,6 @@ use crate::profile::{Profile, ProfileName};
 use crate::scheduler::run_interval;
 use crate::sys::clock::SystemClock;
 use crate::sys::lockfile::LockHolder;
-use crate::sys::paths::Environment;
 use crate::sys::threads;
 
 /// Refresh the profiles that are due, then exit
@@ -72,7 +72,7 @@ pub(super) fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> Comm
 
 /// Reports what stops the whole run: a standing one once, as that of a profile.
 fn fail(args: &RefreshArgs, global: &GlobalArgs, failure: &Failure, out: &Output) {
-    let dir = Environment::from_env(global.config.as_deref()).state_dir;
+    let dir = global.places().state_dir;
     let mut told = args.is_routine(global).then(|| ToldFailures::open(&dir));
     let is_news = told.as_mut().is_none_or(|told| told.is_news("", failure.kind.word(), SystemClock.now().wall));
     told.into_iter().for_each(|told| told.save());
@@ -102,7 +102,7 @@ fn refresh(
     global: &GlobalArgs,
     out: &Output,
 ) -> Result<Vec<ProfileOutcome>, (CommandStatus, Failure)> {
-    let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+    let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
     let names = if args.profiles.is_empty() { all_profile_names(&setup, out)? } else { args.profiles.clone() };
     let (engine, endpoint) = setup.engine(false).map_err(CommandStatus::of_failed)?;
     let (events, arrivals) = mpsc::channel();
@@ -110,7 +110,7 @@ fn refresh(
     super::signals::stop_on_signal(&endpoint, &engine, move |count| {
         let _ended = on_stop.send(Event::Stopping(count));
     });
-    let runs = (args.is_over_all() && !names.is_empty()).then(|| keeper::record_run(&setup)).flatten();
+    let runs = (args.is_over_all() && !names.is_empty()).then(|| refresher::record_run(&setup)).flatten();
     let told = args.is_routine(global).then(|| ToldFailures::open(setup.store.layout().dir()));
     let begun = setup.clock.now();
     let mut report = Report { out, total: names.len(), rows: Vec::new(), told, now: setup.clock.now().wall };
@@ -126,7 +126,7 @@ fn refresh(
     let profiles = seen.iter().flatten().map(|(profile, _)| profile).collect();
     // A reminder may be due for one that nothing was tried for, and of some an earlier run has left something to tell.
     drop(threads::map(MAX_CONCURRENT, profiles, |profile| setup.hooks().look(profile, None)));
-    setup.tell_news(out);
+    tell_news(&setup, out);
     for name in late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }

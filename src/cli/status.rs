@@ -6,13 +6,13 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
-use super::keeper::Keeper;
 use super::layout::{relative_time, table, visible_width};
 use super::listener_state::{self, TcpListenerState};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
+use super::refresher::Refresher;
 use super::{GlobalArgs, completion};
-use crate::cli::setup;
-use crate::cli::setup::{Setup, without_provider};
+use crate::access::setup::{Setup, without_provider};
+use crate::cli::warnings::report_warnings;
 use crate::clock::Timestamp;
 use crate::credential::external::ImportSource;
 use crate::engine::status;
@@ -105,7 +105,7 @@ impl StatusRow {
 }
 
 pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let setup = match Setup::new(global) {
+    let setup = match Setup::new(global.places()) {
         Ok(setup) => setup,
         Err(failure) => {
             out.fail(&failure);
@@ -122,7 +122,7 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
             }
         },
     };
-    setup::report_warnings(&setup.config, out);
+    report_warnings(&setup.config, out);
     for name in &names {
         if let Some((holder, age)) = setup.store.long_lock(name, setup.clock.now().wall) {
             let age = humantime::format_duration(age);
@@ -143,10 +143,10 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
             out.warn(&format!("{message}; {}", hint.unwrap_or_default()));
         }
     } else {
-        let look = Look { now: setup.clock.now().wall, keeper: Keeper::of(&setup), is_exact: out.verbosity > 0 };
+        let look = Look { now: setup.clock.now().wall, refresher: Refresher::of(&setup), is_exact: out.verbosity > 0 };
         print_table(&rows, &look, out);
         if rows.iter().any(|row| row.status.refresh_at.is_some() && row.credential().is_some()) {
-            look.keeper.warn_if_nobody("this", out);
+            look.refresher.warn_if_nobody("this", out);
         }
     }
     if let (false, Some((_, TcpListenerState::Failed(failure)))) = (out.is_json, TcpListenerState::of(&setup)) {
@@ -210,7 +210,7 @@ fn source_json(journal: Option<&Journal>, is_followed: bool) -> Value {
 /// What the times of a table depend on.
 struct Look {
     now: Timestamp,
-    keeper: Keeper,
+    refresher: Refresher,
     /// Times are shown as instants, too, and providers and generations beside them.
     is_exact: bool,
 }
@@ -227,9 +227,9 @@ impl Look {
 
     /// The time of a planned refresh, in one word if it is now.
     fn planned(&self, at: Timestamp) -> String {
-        let patience = match self.keeper {
-            Keeper::Runs { .. } => RUN_PATIENCE,
-            Keeper::Daemon { .. } | Keeper::Nobody => PATIENCE,
+        let patience = match self.refresher {
+            Refresher::Runs { .. } => RUN_PATIENCE,
+            Refresher::Daemon { .. } | Refresher::Nobody => PATIENCE,
         };
         let late = self.now.since(at);
         if late >= patience {

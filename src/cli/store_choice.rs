@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::output::Output;
-use super::setup::Setup;
+use crate::access::setup::Setup;
 use crate::config::addition::Addition;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{KeySource, StoreKind};

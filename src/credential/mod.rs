@@ -23,7 +23,7 @@ use crate::clock::Timestamp;
 use freshness::Validity;
 use secret::{AccessToken, RefreshToken};
 
-/// A number that grows by one with every credential of a profile: by login, import, refresh or adoption.
+/// A number that grows by one with every credential of a profile: by login, import, refresh or adoption. It is no secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(u64);
@@ -31,16 +31,20 @@ pub struct Generation(u64);
 impl Generation {
     /// Before any credential.
     pub const NONE: Generation = Generation(0);
+    /// That of a profile's first credential.
     pub const FIRST: Generation = Generation(1);
 
+    /// A generation that was noted as a number.
     pub const fn new(g: u64) -> Self {
         Self(g)
     }
 
+    /// The number.
     pub const fn get(self) -> u64 {
         self.0
     }
 
+    /// That of the credential after this one.
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

@@ -113,6 +113,14 @@ impl Engine {
         obtained.token.is_some().then_some(obtained)
     }
 
+    /// The stored token that can be given out, if its generation is newer than `seen`. Starts no refresh.
+    pub fn access_token_after(&self, profile: &Profile, seen: Generation, min_valid: Duration) -> Option<TokenResult> {
+        let journal = self.store().peek(&profile.name).ok().flatten();
+        journal.filter(|journal| journal.generation > seen)?;
+        let stored = self.access_token_now(profile, min_valid)?;
+        Some(stored).filter(|found| found.token.as_ref().is_some_and(|token| token.generation > seen))
+    }
+
     /// `view`: what the outcome was decided by, where no flight has changed it since.
     pub(super) fn token_from_store(
         &self,

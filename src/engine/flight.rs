@@ -42,18 +42,7 @@ impl EngineInner {
     ) {
         let prepared = match self.endpoint.prepare(&profile.provider, profile.name.as_str()) {
             Ok(prepared) => prepared,
-            Err(error) => {
-                // If nothing is stored, the server's recovery would change nothing.
-                let is_unreachable = matches!(error, PrepareError::Unreachable(_));
-                let journal = self.store.peek(&profile.name).ok().filter(|_| is_unreachable);
-                let ended = match journal {
-                    Some(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
-                        refresh::errors::no_credential(&profile.name)
-                    }
-                    Some(_) | None => error.into(),
-                };
-                return self.end_early(leader_slot, &profile, ended);
-            }
+            Err(error) => return self.end_early(leader_slot, &profile, self.unprepared(&profile, error)),
         };
         let is_resident = self.is_daemon && self.store.keys().has_cached();
         let key = self.store.keys().prefetch(&profile.name, seen.key_id.as_deref());
@@ -93,6 +82,18 @@ impl EngineInner {
         };
         let outcome = refresh::transaction::run(&ctx, &lease);
         self.finish_flight(ctx, lease, outcome, &asked);
+    }
+
+    /// How a flight ends whose provider cannot be asked. If nothing is stored, the server's recovery would change nothing.
+    fn unprepared(&self, profile: &Profile, error: PrepareError) -> Outcome {
+        let is_unreachable = matches!(error, PrepareError::Unreachable(_));
+        let journal = self.store.peek(&profile.name).ok().filter(|_| is_unreachable);
+        match journal {
+            Some(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
+                refresh::errors::no_credential(&profile.name)
+            }
+            Some(_) | None => error.into(),
+        }
     }
 
     /// Publishes the outcome of a flight that did not get the lock.

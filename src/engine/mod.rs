@@ -22,7 +22,6 @@ use crate::credential::Generation;
 use crate::credential::freshness::Demand;
 use crate::engine::after_flight::{AfterFlight, AfterFlights};
 pub use crate::engine::flight::FlightSummary;
-use crate::engine::flight::cannot_lock;
 use crate::engine::refresh::concurrency::ConcurrencyLimit;
 use crate::engine::refresh::context::SeenBeforeLock;
 use crate::engine::refresh::fed_programs::FedPrograms;
@@ -270,13 +269,17 @@ impl Engine {
         self.inner.concurrency.in_use()
     }
 
-    /// Stops, and waits for the running flights for at most [`DRAIN_TIMEOUT`]. Returns those that did not finish.
-    /// What follows the flights is waited for, too.
+    /// Stops, and waits for flights, [`DRAIN_TIMEOUT`] at most, and for what follows them. Returns those that did not finish.
     pub fn drain(&self) -> Vec<ProfileName> {
+        self.drain_with(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT })
+    }
+
+    /// As [`Engine::drain`], for a caller that waits for what follows the flights for at most `after`.
+    pub fn drain_with(&self, after: Duration) -> Vec<ProfileName> {
         self.stop();
         let late = self.inner.flights.drain(DRAIN_TIMEOUT);
-        let after = &self.inner.after_flights;
-        after.wait(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT + after.longest() });
+        let after_flights = &self.inner.after_flights;
+        after_flights.wait(if self.inner.is_daemon { after } else { after + after_flights.longest() });
         late
     }
 

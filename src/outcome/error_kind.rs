@@ -142,6 +142,7 @@ error_kinds! {
     ToolFirst, "tool_first", TryAgain, "The tool that a profile follows has the same refresh token, at a provider that rotates: the tool refreshes it, and keepalive adopts the result. See `follow` in keepalive.toml(5). Or the file of a program that the profile feeds has it still, and `keepalive feed` takes it out.";
     Expired, "expired", TryAgain, "The access token has expired and was not refreshed.";
     NoToken, "no_token", TryAgain, "There is no valid access token.";
+    NoDaemon, "no_daemon", TryAgain, "No daemon runs for this configuration and state directory, and a program that uses the library asked for nothing else. No command says so.";
     Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";
     NoCredential, "no_credential", SignIn, "Nothing is stored for the profile.";
     UnknownProfile, "unknown_profile", SignIn, "The daemon knows no such profile. Only its socket says so; a command says no_credential.";

@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 
 use super::discovery::{self, IssuerPolicy, Metadata, MetadataResponse};
 use super::resolver::ThreadResolver;
-use super::runtime::BackgroundRuntime;
 use super::{BeforeSend, ExchangeResult, PrepareError, PreparedProvider, RawResponse, TokenEndpoint};
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::credential::content_coding;
@@ -25,6 +24,7 @@ use crate::provider::client_auth::{ClientCredentials, SecretReader};
 use crate::provider::request_encoding;
 use crate::provider::send_gate::SendGate;
 use crate::provider::{proxy, tls};
+use crate::sys::background::BackgroundRuntime;
 use crate::sys::durable;
 
 /// The time, beyond the connect timeout, for a connection that stands but whose body has not been asked for.
@@ -73,10 +73,8 @@ impl std::fmt::Debug for HttpEndpoint {
 impl HttpEndpoint {
     /// `metadata` is the directory where discovered metadata is kept.
     pub fn new(secrets: SecretReader, clock: Arc<dyn Clock>, metadata: &Path) -> std::io::Result<Self> {
-        // Only the first caller of a process installs it; that it is there already is no error.
-        let _already = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
-            runtime: BackgroundRuntime::start()?,
+            runtime: BackgroundRuntime::start("http")?,
             clients: Mutex::default(),
             secrets,
             clock,

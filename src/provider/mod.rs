@@ -12,7 +12,6 @@ pub mod request_encoding;
 mod resolver;
 pub mod response_body;
 pub mod revocation;
-mod runtime;
 pub mod send_gate;
 mod send_token;
 pub mod sign_in_server;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -13,7 +13,8 @@ use crate::credential::server_text::printable;
 
 /// The configuration of a client that trusts the roots of the platform and those in `authorities` (PEM).
 pub(super) fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, String> {
-    let provider = CryptoProvider::get_default().cloned().ok_or("no cryptography is installed")?;
+    // Not the process's own, which belongs to the program around this library.
+    let provider = Arc::new(ring::default_provider());
     let verifier = match authorities {
         None => Verifier::new(Arc::clone(&provider)),
         Some(pem) => Verifier::new_with_extra_roots(certificates(pem)?, Arc::clone(&provider)),

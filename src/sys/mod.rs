@@ -1,5 +1,6 @@
 //! What the operating system promises, one promise per file; the only place that asks it directly.
 
+pub mod background;
 pub mod browser;
 pub mod clock;
 pub mod durable;

@@ -107,10 +107,16 @@ pub struct Desktop {
 impl Environment {
     /// Finds the places from the environment and, first of all, from `--config`.
     pub fn from_env(config: Option<&Path>) -> Self {
+        Self::from_env_except(config, None)
+    }
+
+    /// As [`Environment::from_env`], with a state directory that the environment does not change.
+    pub fn from_env_except(config: Option<&Path>, state_dir_given: Option<&Path>) -> Self {
         let home = std::env::home_dir().filter(|h| h.is_absolute());
         let runtime = runtime_dir();
         let named = config.map(Path::to_owned).or_else(|| path(CONFIG));
-        let state = path(STATE_DIR).unwrap_or_else(|| state_dir(home.as_deref()));
+        let given = state_dir_given.map(Path::to_owned).or_else(|| path(STATE_DIR));
+        let state = given.unwrap_or_else(|| state_dir(home.as_deref()));
         let is_config_explicit = named.is_some();
         let config = named.unwrap_or_else(|| config_dir(home.as_deref()).join("config.toml"));
         Self {

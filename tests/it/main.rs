@@ -39,6 +39,7 @@ mod import;
 mod interrupted_refresh;
 mod keyring;
 mod keyring_protocol;
+mod library;
 mod log;
 mod login;
 mod logout;

@@ -1,10 +1,10 @@
 //! Checks the clock, and whether a daemon runs.
 
+use crate::access::setup::Setup;
 use crate::cli::doctor::Finding;
-use crate::cli::keeper::{Keeper, REMEDY};
 use crate::cli::listener_state::TcpListenerState;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
+use crate::cli::refresher::{REMEDY, Refresher};
 use crate::outcome::{ErrorKind, Failure};
 use crate::sys::peer_user;
 
@@ -61,20 +61,20 @@ fn clock(setup: &Setup) -> Finding {
 }
 
 fn daemon(setup: &Setup) -> Finding {
-    match Keeper::of(setup) {
-        Keeper::Daemon { holder } => {
+    match Refresher::of(setup) {
+        Refresher::Daemon { holder } => {
             let text = format!("running ({holder}), socket {}", setup.environment.socket.display());
             match holder.is_stopped {
                 true => Finding::warning("daemon", text, &holder.hint()),
                 false => Finding::good("daemon", text),
             }
         }
-        Keeper::Runs { last: Some(last) } => {
+        Refresher::Runs { last: Some(last) } => {
             Finding::good("daemon", format!("not running; the last run by a timer or cron was at {}", last.local()))
         }
-        Keeper::Runs { last: None } => {
+        Refresher::Runs { last: None } => {
             Finding::good("daemon", "not running; a timer or cron is installed and runs within ten minutes")
         }
-        Keeper::Nobody => Finding::warning("daemon", "not running: nothing will refresh these profiles", REMEDY),
+        Refresher::Nobody => Finding::warning("daemon", "not running: nothing will refresh these profiles", REMEDY),
     }
 }

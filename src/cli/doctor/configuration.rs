@@ -1,8 +1,8 @@
 //! Reports which configuration is in force, and its warnings.
 
 use super::Finding;
+use crate::access::setup::Setup;
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 
 pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
     let mut findings = vec![place(setup)];

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::access::setup::Setup;
 use crate::cli::doctor::Finding;
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 use crate::hooks::HookReport;
 use crate::profile::Profile;
 use crate::sys::paths;

@@ -1,8 +1,8 @@
 //! Checks what other programs are fed: whether each mirror has the newest token, is private, and has its margin.
 
+use crate::access::setup::Setup;
 use crate::cli::doctor::Finding;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::config::FED_MARGIN;
 use crate::mirror::{MirrorReport, MirrorState};
 use crate::profile::{Profile, ProfileName};

@@ -15,7 +15,7 @@ use clap_complete::ArgValueCandidates;
 
 use super::output::{CommandStatus, Output};
 use super::{GlobalArgs, completion};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
 use crate::profile::ProfileName;
 use finding::Finding;
 
@@ -57,7 +57,7 @@ const CHECKS: &[Check] = &[
 ];
 
 pub(super) fn run(args: &DoctorArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let setup = match Setup::new(global) {
+    let setup = match Setup::new(global.places()) {
         Ok(setup) => setup,
         Err(failure) => {
             return finding::print_findings(Finding::from_configuration(failure), out);

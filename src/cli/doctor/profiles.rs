@@ -1,9 +1,9 @@
 //! Checks whether each profile's credential belongs to this machine and store; `--take-over` makes it so.
 
 use super::Finding;
-use crate::cli::keeper::{Keeper, REMEDY};
+use crate::access::setup::Setup;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
+use crate::cli::refresher::{REMEDY, Refresher};
 use crate::cli::status::StatusRow;
 use crate::engine::with_names;
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState, Publication};
@@ -17,11 +17,11 @@ pub(super) fn check(setup: &Setup, _: &Output) -> Vec<Finding> {
         Ok(names) => names,
         Err(e) => return vec![Finding::from_store_error("profiles", &e)],
     };
-    let keeper = Keeper::of(setup);
-    names.iter().flat_map(|name| check_profile(setup, StatusRow::new(setup, name.clone()), &keeper)).collect()
+    let refresher = Refresher::of(setup);
+    names.iter().flat_map(|name| check_profile(setup, StatusRow::new(setup, name.clone()), &refresher)).collect()
 }
 
-fn check_profile(setup: &Setup, row: StatusRow, keeper: &Keeper) -> Vec<Finding> {
+fn check_profile(setup: &Setup, row: StatusRow, refresher: &Refresher) -> Vec<Finding> {
     // It names the place, which profiles may share: then it is told once.
     let is_of_store = |failure: &&Failure| failure.kind.exit_status() == CommandStatus::StoreUnavailable.code();
     let no_room = row.status.obstacle.as_ref().filter(is_of_store).map(|failure| {
@@ -29,15 +29,15 @@ fn check_profile(setup: &Setup, row: StatusRow, keeper: &Keeper) -> Vec<Finding>
         Finding::bad("store", Failure { message, ..failure.clone() }, CommandStatus::StoreUnavailable)
     });
     let is_all = no_room.is_some() && row.status.state == ProfileState::StoreUnavailable;
-    no_room.into_iter().chain(check_credential(setup, &row, keeper).filter(|_| !is_all)).collect()
+    no_room.into_iter().chain(check_credential(setup, &row, refresher).filter(|_| !is_all)).collect()
 }
 
-fn check_credential(setup: &Setup, row: &StatusRow, keeper: &Keeper) -> Option<Finding> {
+fn check_credential(setup: &Setup, row: &StatusRow, refresher: &Refresher) -> Option<Finding> {
     let name = &row.name;
     let is_absent = row.status.state == ProfileState::NoCredential;
     let journal = row.journal.as_ref();
     if !is_absent && journal.is_none() {
-        return Some(status_finding(row, keeper));
+        return Some(status_finding(row, refresher));
     }
     if journal.is_some_and(|j| j.is_tombstone) && setup.store.has_remains(name).unwrap_or(false) {
         let text = format!("{name} is signed out, but the logout was interrupted before everything was deleted");
@@ -47,7 +47,7 @@ fn check_credential(setup: &Setup, row: &StatusRow, keeper: &Keeper) -> Option<F
     }
     // Before the first login there is nothing to examine.
     if journal.is_none() && !setup.store.layout().dir().exists() {
-        return Some(status_finding(row, keeper));
+        return Some(status_finding(row, refresher));
     }
     match setup.store.check_copies_agree(name) {
         Ok(warnings) if !warnings.is_empty() && !is_absent && !row.status.state.needs_person() => {
@@ -56,10 +56,10 @@ fn check_credential(setup: &Setup, row: &StatusRow, keeper: &Keeper) -> Option<F
             Some(finding.with_status(row.exit_status()))
         }
         Ok(_) if journal.and_then(|j| j.block(Cause::Store)).is_some_and(Block::is_about_key) => Some(key_is_back(row)),
-        Ok(_) | Err(StoreError::Empty) => Some(status_finding(row, keeper)),
+        Ok(_) | Err(StoreError::Empty) => Some(status_finding(row, refresher)),
         // Told once already, for the store as a whole.
         Err(StoreError::Keyring(_) | StoreError::KeyMissing { .. } | StoreError::KeyUnavailable { .. }) => {
-            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(row, keeper))
+            (row.status.state == ProfileState::NeedsLogin).then(|| status_finding(row, refresher))
         }
         Err(e) => Some(Finding::from_outcome("profile", &with_names(e.outcome(), &setup.store, name))),
     }
@@ -73,7 +73,7 @@ fn key_is_back(row: &StatusRow) -> Finding {
 }
 
 /// What `status` says of a profile, and the exit status that it gives.
-fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
+fn status_finding(row: &StatusRow, refresher: &Refresher) -> Finding {
     let name = &row.name;
     let (status, exit) = (&row.status, row.exit_status());
     let hint = |failure: &Failure| failure.hint.clone().unwrap_or_else(|| "keepalive status".into());
@@ -82,7 +82,7 @@ fn status_finding(row: &StatusRow, keeper: &Keeper) -> Finding {
         let hint = format!("keepalive login {name}, or keepalive import {name}");
         return Finding::bad("profile", Failure::new(ErrorKind::NoCredential, text).with_hint(hint), exit);
     }
-    if status.state == ProfileState::Expired && *keeper == Keeper::Nobody {
+    if status.state == ProfileState::Expired && *refresher == Refresher::Nobody {
         let why = status.last_failure.as_ref().map_or(String::new(), |f| format!(": {}", f.message));
         let text = format!("{name}: the access token has expired, and nothing refreshes it{why}");
         let hint = format!("keepalive refresh -p {name}; {REMEDY}");

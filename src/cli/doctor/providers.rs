@@ -8,8 +8,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::Finding;
+use crate::access::setup::Setup;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::clock::Clock;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;

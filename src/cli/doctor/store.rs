@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Finding;
+use crate::access::setup::Setup;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::{Store, StoreError};
 use crate::sys::lockfile::{LockFile, LockWait};

@@ -1,9 +1,9 @@
 //! Checks whether the tool that a credential came from still has a copy: two holders of one refresh token sign each
 //! other out.
 
+use crate::access::setup::Setup;
 use crate::cli::doctor::Finding;
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 use crate::credential::external::{AccountMatch, ExternalCredential, ImportSource};
 use crate::credential::secret::Fingerprint;
 use crate::engine::refresh::followed_stores::{FollowedStores, OtherEntry, StoreContent, tool_refreshes_first};

@@ -13,8 +13,9 @@ use clap_complete::ArgValueCandidates;
 
 use super::obtain::{NoToken, TokenWish, check_carriable, obtain};
 use super::output::{CommandStatus, Output};
-use super::setup::Setup;
 use super::{GlobalArgs, completion};
+use crate::access::setup::Setup;
+use crate::cli::warnings::tell_news;
 use crate::engine::access_token::TokenOutput;
 use crate::engine::rejected_token::RejectionReport;
 use crate::events;
@@ -57,7 +58,7 @@ const NOT_EXECUTABLE: u8 = 126;
 pub(super) fn run(args: &ExecArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let run = || {
         refuse_option(args)?;
-        let setup = Setup::new(global).map_err(NoToken::of_config)?;
+        let setup = Setup::new(global.places()).map_err(NoToken::of_config)?;
         // The command waits for its token, and for no one else's.
         setup.mirrors().limit_waits(Some(Duration::ZERO));
         let token = token(args, &setup, None, out)?;
@@ -104,7 +105,7 @@ fn token(
     obtained.warn(&args.profile, out);
     let (token, own_flights) = obtained.into_parts();
     drop(own_flights);
-    setup.tell_news(out);
+    tell_news(setup, out);
     Ok(token)
 }
 

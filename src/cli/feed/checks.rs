@@ -1,7 +1,7 @@
 //! What forbids a feed, found out before anything is changed.
 
 use super::FeedArgs;
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
 use crate::mirror;
 use crate::mirror::{FileLook, Rival};
 use crate::outcome::{ErrorKind, Failure};

@@ -17,10 +17,10 @@ use clap::{Args, ValueHint};
 use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::refresher::Refresher;
 use super::{GlobalArgs, completion, import, store_choice};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
 use crate::config::addition::Addition;
 use crate::credential::freshness::Demand;
 use crate::mirror::{MirrorReport, MirrorState};
@@ -104,7 +104,7 @@ fn try_again(failure: Failure) -> FeedFailure {
 }
 
 fn feed(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, FeedFailure> {
-    let mut setup = Setup::for_new_config(global).map_err(config)?;
+    let mut setup = Setup::for_new_config(global.places()).map_err(config)?;
     // The person who asks for it waits for it.
     setup.mirrors().limit_waits(None);
     setup.mirrors().leave_to_caller();
@@ -123,7 +123,7 @@ fn feed(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandSta
     let mirrored = write_mirror(&setup, &plan, &profile)?;
     // It has told of it below, or in its own words.
     drop(setup.mirrors().take_news());
-    Keeper::of(&setup).warn_if_nobody("this", out);
+    Refresher::of(&setup).warn_if_nobody("this", out);
     Ok(report(args, &plan, Some(mirrored), is_new, out))
 }
 

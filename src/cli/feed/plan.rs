@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{FeedArgs, checks};
+use crate::access::setup::Setup;
 use crate::cli::import::ImportArgs;
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 use crate::cli::store_choice;
 use crate::config::addition::Addition;
 use crate::credential::external::{AccountIdentity, AccountMatch};

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{FeedArgs, FeedFailure, agree, config, of_outcome, try_again};
+use crate::access::setup::Setup;
 use crate::cli::GlobalArgs;
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::cli::store_choice;
 use crate::config::addition::Addition;
 use crate::mirror;
@@ -24,7 +24,7 @@ struct UndoPlan {
 }
 
 pub(super) fn undo(args: &FeedArgs, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, FeedFailure> {
-    let mut setup = Setup::new(global).map_err(config)?;
+    let mut setup = Setup::new(global.places()).map_err(config)?;
     let profile = setup.profile(&args.profile).map_err(of_outcome)?;
     let Some(plan) = plan(args, &setup, &profile)? else {
         out.info(&format!("{} is not fed by {}; nothing to undo", args.consumer.title, args.profile));

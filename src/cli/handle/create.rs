@@ -7,10 +7,10 @@ use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
 use super::{HandleFailure, called, of_store, to_json};
+use crate::access::setup::Setup;
 use crate::cli::completion;
 use crate::cli::obtain::{TokenWish, obtain};
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::credential::external::AccountIdentity;
 use crate::credential::secret::AccessToken;
 use crate::engine::logout::nothing_to_sign_out;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::GlobalArgs;
 use super::layout::table;
 use super::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
 use crate::clock::Timestamp;
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::StoreError;
@@ -52,7 +52,7 @@ struct RevokeArgs {
 type HandleFailure = (CommandStatus, Failure);
 
 pub(super) fn run(args: &HandleArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let setup = match Setup::new(global) {
+    let setup = match Setup::new(global.places()) {
         Ok(setup) => setup,
         Err(failure) => {
             out.fail(&failure);

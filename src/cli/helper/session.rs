@@ -4,10 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::choice::{Candidate, Choice, choose};
+use crate::access::setup::{self, Setup};
 use crate::cli::GlobalArgs;
 use crate::cli::obtain::{NoToken, OwnFlights, TokenWish, check_carriable, obtain};
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::{self, Setup};
+use crate::cli::warnings::tell_news;
 use crate::clock::Timestamp;
 use crate::credential::secret::AccessToken;
 use crate::engine::access_token::TokenOutput;
@@ -85,7 +86,8 @@ pub(super) struct BrokenSetup {
 impl BrokenSetup {
     /// Opens the store, or tells what is wrong.
     pub(super) fn or_setup(global: &GlobalArgs) -> Result<Setup, Self> {
-        Setup::new(global).map_err(|failure| Self { failure, hosts: setup::hosts_of_broken_config(global) })
+        let hosts = || setup::hosts_of_broken_config(&global.places());
+        Setup::new(global.places()).map_err(|failure| Self { failure, hosts: hosts() })
     }
 }
 
@@ -239,7 +241,7 @@ impl<'a> HelperSession<'a> {
         let own_flights = std::mem::take(&mut *self.own_flights.lock().unwrap_or_else(PoisonError::into_inner));
         if let (false, Ok(setup)) = (own_flights.is_empty(), &self.setup) {
             drop(own_flights);
-            setup.tell_news(self.out);
+            tell_news(setup, self.out);
         }
     }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::setup::Setup;
 use crate::cli::import::args::ImportArgs;
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 use crate::clock::Moment;
 use crate::credential::freshness::Validity;
 use crate::engine::Engine;

@@ -4,12 +4,12 @@ use std::io::Read;
 
 use zeroize::Zeroizing;
 
+use crate::access::setup::Setup;
 use crate::cli::import::args::ImportArgs;
 use crate::cli::import::common::{
     ImportResult, check_provider_option, config_error, prepare, report_unreadable, store_credential,
 };
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 use crate::clock::Moment;
 use crate::credential::token_response;
 use crate::credential::token_response::{ParsedResponse, TokenResponse};

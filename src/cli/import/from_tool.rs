@@ -1,11 +1,11 @@
 //! `keepalive import --from`: imports the credential of another tool, and says who owns it from then on.
 
+use crate::access::setup::Setup;
 use crate::cli::import::args::ImportArgs;
 use crate::cli::import::common::{
     ImportResult, check_provider_option, config_error, prepare, report_unreadable, store_credential,
 };
 use crate::cli::output::Output;
-use crate::cli::setup::Setup;
 use crate::credential::external::{ExternalCredential, ImportSource};
 use crate::engine::new_credential;
 use crate::engine::new_credential::NewCredential;

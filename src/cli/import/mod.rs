@@ -6,10 +6,11 @@ mod from_response;
 mod from_tool;
 
 use super::GlobalArgs;
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::refresher::Refresher;
 use super::store_choice;
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
+use crate::cli::warnings::follow_new_credential;
 use crate::engine::with_names;
 use crate::outcome::{ErrorKind, Outcome, OutcomeKind};
 pub(super) use args::ImportArgs;
@@ -63,7 +64,7 @@ pub(super) fn take_over(
 
 /// Runs the import. Returns the provider and the result.
 fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(String, ImportResult), Outcome> {
-    let mut setup = Setup::new(global).map_err(common::config_error)?;
+    let mut setup = Setup::new(global.places()).map_err(common::config_error)?;
     store_choice::offer_file_store(&mut setup, out).map_err(common::config_error)?;
     let imported = match args.from {
         Some(tool) => from_tool::import(tool, args, &setup, &|| {}, out),
@@ -74,7 +75,7 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
         setup.discard_preparation();
     }
     let imported = imported.map_err(|outcome| with_names(outcome, &setup.store, &args.profile))?;
-    setup.follow_new_credential(&args.profile, out);
-    Keeper::of(&setup).warn_if_nobody("this", out);
+    follow_new_credential(&setup, &args.profile, out);
+    Refresher::of(&setup).warn_if_nobody("this", out);
     Ok(imported)
 }

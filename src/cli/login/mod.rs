@@ -13,13 +13,14 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
+use super::refresher::Refresher;
 use super::signals::StopSignals;
 use super::{GlobalArgs, completion};
+use crate::access::setup::Setup;
 use crate::cli::login::sections::NewSections;
-use crate::cli::setup::Setup;
 use crate::cli::store_choice::{self, NewFileStore};
+use crate::cli::warnings::follow_new_credential;
 use crate::clock::Moment;
 use crate::config::addition;
 use crate::credential::Credential;
@@ -180,8 +181,8 @@ fn sign_in(
 /// A login that adds to the configuration may create it.
 fn new_setup(args: &LoginArgs, global: &GlobalArgs) -> Result<Setup, LoginFailure> {
     let setup = match args.issuer {
-        Some(_) => Setup::for_new_config(global),
-        None => Setup::new(global),
+        Some(_) => Setup::for_new_config(global.places()),
+        None => Setup::new(global.places()),
     };
     setup.map_err(config_failure)
 }
@@ -304,13 +305,13 @@ fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) ->
         Some(at) => line.push_str(&format!(", valid until {}", at.to_the_second())),
         None => line.push_str(", no access token yet"),
     }
-    let keeper = Keeper::of(setup);
-    if let Some(at) = refresh_at.filter(|_| keeper != Keeper::Nobody) {
+    let refresher = Refresher::of(setup);
+    if let Some(at) = refresh_at.filter(|_| refresher != Refresher::Nobody) {
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.info(&line);
-    setup.follow_new_credential(&profile.name, out);
-    keeper.warn_if_nobody("this", out);
+    follow_new_credential(setup, &profile.name, out);
+    refresher.warn_if_nobody("this", out);
     for warning in done.stored.warnings.iter().filter(|_| done.stored.is_new) {
         out.warn(warning);
     }

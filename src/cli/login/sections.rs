@@ -1,8 +1,8 @@
 //! A login without a configuration: the sections for a provider named on the command line, and one question about them.
 
+use crate::access::setup::Setup;
 use crate::cli::login::{LoginArgs, LoginFailure, config_failure};
 use crate::cli::output::{CommandStatus, Output};
-use crate::cli::setup::Setup;
 use crate::cli::store_choice::{self, NewFileStore};
 use crate::config::Config;
 use crate::config::addition::Addition;

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::GlobalArgs;
 use super::output::{BAD, CommandStatus, GOOD, Output};
+use crate::access::setup;
 use crate::cli::rehearse::auth_server::{RehearsalServer, ServerCounts};
 use crate::cli::rehearse::environment::{PROFILE, RehearsalEnvironment};
 use crate::cli::rehearse::processes::{Callers, pause, start_daemon, stop_daemon, wait_for_output};
-use crate::cli::setup;
 use crate::config::Config;
 use crate::outcome::{ErrorKind, Failure, Publication};
 use crate::profile::{ProfileName, StoreKind};
@@ -80,7 +80,7 @@ impl RehearsalReport {
 }
 
 pub fn run(args: &RehearseArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
-    let places = Environment::from_env(global.config.as_deref());
+    let places = global.places();
     let prepared = setup::load(&places).map_err(|f| (CommandStatus::Config, f)).and_then(|config| {
         let missing_keyring = check_keyring(&config, &places)?;
         let io_failure = |f| (CommandStatus::Failed, f);

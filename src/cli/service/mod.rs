@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::GlobalArgs;
-use super::keeper;
-use super::keeper::Keeper;
 use super::output::{CommandStatus, Output};
-use super::setup::Setup;
+use super::refresher;
+use super::refresher::Refresher;
+use crate::access::setup::Setup;
 use crate::cli::service::program::Program;
 use crate::cli::service::systemd::{Manager, UnitState};
 use crate::outcome::{ErrorKind, Failure};
@@ -76,7 +76,7 @@ fn failed(failure: Failure) -> ServiceFailure {
 
 pub(super) fn run(args: &ServiceArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let done = check_platform().map_err(failed).and_then(|()| {
-        let setup = Setup::new(global).map_err(|f| (CommandStatus::Config, f))?;
+        let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
         match args.action {
             Action::Install => install(args.kind().unwrap_or(ServiceKind::Daemon), &setup, out).map_err(failed),
             Action::Uninstall => uninstall(args.kind(), &setup, out).map_err(failed),
@@ -120,13 +120,13 @@ fn install(kind: ServiceKind, setup: &Setup, out: &Output) -> Result<CommandStat
             false => "the line is in your crontab already; nothing to do",
         });
         if is_new {
-            keeper::record_timer(setup, true);
+            refresher::record_timer(setup, true);
         }
         report(kind, None, out);
         return Ok(CommandStatus::Ok);
     }
     let manager = Manager::connect(&setup.environment)?;
-    if let (ServiceKind::Daemon, Keeper::Daemon { holder }) = (kind, Keeper::of(setup))
+    if let (ServiceKind::Daemon, Refresher::Daemon { holder }) = (kind, Refresher::of(setup))
         && manager.state(ServiceKind::Daemon).active != "active"
     {
         return Err(failure(format!("a daemon that is no service is running already ({holder})")).with_hint(
@@ -142,7 +142,7 @@ fn install(kind: ServiceKind, setup: &Setup, out: &Output) -> Result<CommandStat
     let unit = systemd::main_unit(kind);
     manager.start(kind)?;
     if kind == ServiceKind::Timer {
-        keeper::record_timer(setup, true);
+        refresher::record_timer(setup, true);
     }
     out.info(&format!("enabled and started {unit}"));
     let linger = manager.enable_linger();
@@ -192,7 +192,7 @@ fn uninstall(wanted: Option<ServiceKind>, setup: &Setup, out: &Output) -> Result
         out.info("lingering is left as it is; your other services may need it");
     }
     if removed.iter().any(|word| *word != ServiceKind::Daemon.word()) {
-        keeper::record_timer(setup, false);
+        refresher::record_timer(setup, false);
     }
     if out.is_json {
         out.json(&json!({ "removed": removed }));
@@ -208,8 +208,9 @@ fn status(setup: &Setup, out: &Output) -> CommandStatus {
     });
     let has_cron = cron::is_installed();
     let linger = manager.as_ref().ok().map(Manager::has_linger);
-    let keeper = Keeper::of(setup);
-    let is_served = keeper != Keeper::Nobody || has_cron || units.iter().any(|(_, state)| state.active == "active");
+    let refresher = Refresher::of(setup);
+    let is_served =
+        refresher != Refresher::Nobody || has_cron || units.iter().any(|(_, state)| state.active == "active");
     if out.is_json {
         let unit = |(kind, state): &(ServiceKind, UnitState)| {
             (
@@ -222,10 +223,10 @@ fn status(setup: &Setup, out: &Output) -> CommandStatus {
             "units": units.iter().map(unit).collect::<serde_json::Map<_, _>>(),
             "cron": has_cron,
             "linger": linger,
-            "daemon_pid": match &keeper { Keeper::Daemon { holder } => holder.pid, Keeper::Runs { .. } | Keeper::Nobody => None },
+            "daemon_pid": match &refresher { Refresher::Daemon { holder } => holder.pid, Refresher::Runs { .. } | Refresher::Nobody => None },
         }));
     } else {
-        print_status(&units, has_cron, linger, &keeper, out);
+        print_status(&units, has_cron, linger, &refresher, out);
     }
     if let Err(why) = &manager {
         out.info(&why.message);
@@ -233,7 +234,7 @@ fn status(setup: &Setup, out: &Output) -> CommandStatus {
     if is_served {
         return CommandStatus::Ok;
     }
-    out.error(&failure("nothing refreshes your profiles").with_hint(keeper::REMEDY));
+    out.error(&failure("nothing refreshes your profiles").with_hint(refresher::REMEDY));
     CommandStatus::Failed
 }
 
@@ -241,7 +242,7 @@ fn print_status(
     units: &[(ServiceKind, UnitState)],
     has_cron: bool,
     linger: Option<bool>,
-    keeper: &Keeper,
+    refresher: &Refresher,
     out: &Output,
 ) {
     for (kind, state) in units {
@@ -253,10 +254,10 @@ fn print_status(
         Some(false) => out.line("lingering: off; units end when you log out"),
         None => {}
     }
-    match keeper {
-        Keeper::Daemon { holder } => out.line(&format!("daemon: running ({holder})")),
-        Keeper::Runs { last: Some(last) } => out.line(&format!("last unattended run: {}", last.to_the_second())),
-        Keeper::Runs { last: None } => out.line("last unattended run: none yet; the first comes within ten minutes"),
-        Keeper::Nobody => {}
+    match refresher {
+        Refresher::Daemon { holder } => out.line(&format!("daemon: running ({holder})")),
+        Refresher::Runs { last: Some(last) } => out.line(&format!("last unattended run: {}", last.to_the_second())),
+        Refresher::Runs { last: None } => out.line("last unattended run: none yet; the first comes within ten minutes"),
+        Refresher::Nobody => {}
     }
 }

@@ -10,7 +10,8 @@ use clap_complete::ArgValueCandidates;
 use super::obtain::{NoToken, TokenWish, obtain};
 use super::output::{CommandStatus, Output};
 use super::{GlobalArgs, completion};
-use crate::cli::setup::Setup;
+use crate::access::setup::Setup;
+use crate::cli::warnings::tell_news;
 use crate::clock::Timestamp;
 use crate::engine::access_token::TokenOutput;
 use crate::engine::rejected_token::RejectionReport;
@@ -105,7 +106,7 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         return refuse(format, NoToken { failure, status: CommandStatus::Usage }, out);
     }
     let explain = || out.info(&format!("{}: waiting for a refresh in progress …", args.profile));
-    let setup = match Setup::new(global) {
+    let setup = match Setup::new(global.places()) {
         Ok(setup) => setup,
         Err(failure) => return refuse(format, NoToken::of_config(failure), out),
     };
@@ -119,7 +120,7 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         out.data(&text);
         Ok(())
     });
-    setup.tell_news(out);
+    tell_news(&setup, out);
     printed.map_or_else(|none| refuse(format, none, out), |()| CommandStatus::Ok)
 }
 

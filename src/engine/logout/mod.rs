@@ -14,7 +14,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::credential::Generation;
 use crate::credential::secret::AccessToken;
-use crate::engine::cannot_lock;
+use crate::engine::flight::cannot_lock;
 pub use crate::engine::logout::messages::nothing_to_sign_out;
 use crate::engine::logout::messages::{
     check_binding, completed_result, failure_of, partial_outcome, unsent_outcome, with_forget_hint,

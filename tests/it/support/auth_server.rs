@@ -293,6 +293,11 @@ impl AuthServer {
         self.state().families.iter().any(|f| f.is_live(access_token))
     }
 
+    /// Ends an access token before its time, as a provider does that revokes it.
+    pub fn end_access(&self, access_token: &str) {
+        self.state().families.iter_mut().for_each(|family| family.end_access(access_token));
+    }
+
     pub fn is_family_alive(&self, n: usize) -> bool {
         self.state().families[n].is_alive
     }

@@ -1,4 +1,4 @@
-//! The small tokio runtime below the exchanges, which may be dropped anywhere, also by one of its own tasks.
+//! A small tokio runtime, which may be dropped anywhere, also by one of its own tasks.
 
 use std::ops::Deref;
 
@@ -7,14 +7,15 @@ use tokio::runtime::{Builder, Runtime};
 use crate::sys::threads;
 
 /// A tokio runtime whose drop waits for nothing. tokio's own runtime panics if one of its tasks holds the last
-/// reference, as a client of a stopping daemon may. No task needs to be waited for, because a flight has a thread of
-/// its own.
+/// reference, as a client of a stopping daemon may, and if it is dropped inside another runtime. No task needs to be waited
+/// for, because a flight has a thread of its own.
 #[derive(Debug)]
-pub(super) struct BackgroundRuntime(Option<Runtime>);
+pub struct BackgroundRuntime(Option<Runtime>);
 
 impl BackgroundRuntime {
-    pub(super) fn start() -> std::io::Result<Self> {
-        threads::build_runtime(Builder::new_multi_thread().worker_threads(1).thread_name("http")).map(|r| Self(Some(r)))
+    /// `name`: of its threads.
+    pub fn start(name: &str) -> std::io::Result<Self> {
+        threads::build_runtime(Builder::new_multi_thread().worker_threads(1).thread_name(name)).map(|r| Self(Some(r)))
     }
 }
 
@@ -42,7 +43,7 @@ mod tests {
 
     #[test]
     fn runtime_can_be_dropped_by_one_of_its_own_tasks() {
-        let runtime = Arc::new(BackgroundRuntime::start().unwrap());
+        let runtime = Arc::new(BackgroundRuntime::start("test").unwrap());
         let (told, is_told) = std::sync::mpsc::channel();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let last = Arc::clone(&runtime);

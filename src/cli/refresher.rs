@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::output::Output;
-use super::setup::Setup;
+use crate::access::setup::Setup;
 use crate::clock::Timestamp;
 use crate::scheduler::run_interval::RunHistory;
 use crate::sys::durable;
@@ -22,7 +22,7 @@ pub(super) const REMEDY: &str = "start it: `keepalive service install`, or `keep
                           timer or cron";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Keeper {
+pub(super) enum Refresher {
     Daemon {
         holder: LockHolder,
     },
@@ -33,7 +33,7 @@ pub(super) enum Keeper {
     Nobody,
 }
 
-impl Keeper {
+impl Refresher {
     pub(super) fn of(setup: &Setup) -> Self {
         let layout = setup.store.layout();
         let lock = layout.daemon_lock();

@@ -1,5 +1,4 @@
-//! Composes the program: from environment and configuration to a store and an engine. Only this file names concrete
-//! parts.
+//! Composes the parts: from environment and configuration to a store and an engine. Only this file names concrete parts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,8 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
-use crate::cli::GlobalArgs;
-use crate::cli::output::Output;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::Config;
@@ -29,8 +26,8 @@ use crate::sys::clock::SystemClock;
 use crate::sys::paths::Environment;
 use crate::sys::{durable, paths, process};
 
-/// The parts that a command on credentials needs.
-pub(crate) struct Setup {
+/// The parts that work on credentials needs.
+pub struct Setup {
     pub environment: Environment,
     pub config: Config,
     pub store: Arc<Store>,
@@ -41,48 +38,30 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Reads the configuration and opens the store, without using the keyring or the network yet.
-    pub(crate) fn new(global: &GlobalArgs) -> Result<Self, Failure> {
-        let places = Environment::from_env(global.config.as_deref());
+    pub fn new(places: Environment) -> Result<Self, Failure> {
         let config = load(&places)?;
-        let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self {
-            environment: places,
-            config,
-            store,
-            clock: Arc::new(SystemClock),
-            mirrors: OnceLock::new(),
-            hooks: OnceLock::new(),
-        })
+        Ok(Self::of_config(places, config))
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
-    pub(crate) fn for_new_config(global: &GlobalArgs) -> Result<Self, Failure> {
-        let places = Environment::from_env(global.config.as_deref());
+    pub fn for_new_config(places: Environment) -> Result<Self, Failure> {
         let config = load_named(&places, false)?;
+        Ok(Self::of_config(places, config))
+    }
+
+    fn of_config(places: Environment, config: Config) -> Self {
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self {
-            environment: places,
-            config,
-            store,
-            clock: Arc::new(SystemClock),
-            mirrors: OnceLock::new(),
-            hooks: OnceLock::new(),
-        })
+        Self::with_config(places, config, store, Arc::new(SystemClock))
     }
 
     /// A setup of the same places with the configuration of this moment, for a daemon.
-    pub(crate) fn with_config(
-        environment: Environment,
-        config: Config,
-        store: Arc<Store>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn with_config(environment: Environment, config: Config, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
         Self { environment, config, store, clock, mirrors: OnceLock::new(), hooks: OnceLock::new() }
     }
 
     /// Takes a changed configuration into use, and the store that it names. The same store stays open: it knows whether
     /// its key was made in this run.
-    pub(crate) fn use_config(&mut self, config: Config) {
+    pub fn use_config(&mut self, config: Config) {
         if config.store != self.config.store {
             self.store = Arc::new(open_store(&config.store, &self.environment));
             (self.mirrors, self.hooks) = (OnceLock::new(), OnceLock::new());
@@ -91,31 +70,31 @@ impl Setup {
     }
 
     /// Reads the configuration again: another process may have added to it.
-    pub(crate) fn reload_config(&mut self) -> Result<(), Failure> {
+    pub fn reload_config(&mut self) -> Result<(), Failure> {
         let config = load_named(&self.environment, false)?;
         self.use_config(config);
         Ok(())
     }
 
     /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
-    pub(crate) fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
+    pub fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
         let prepared = self.store.prepare_to_seal(name.as_str()).map(drop).and_then(|()| self.store.check_room(name));
         prepared.map_err(|e| with_names(e.outcome(), &self.store, name))
     }
 
     /// What a refresh of the profile would lack at this moment, as far as that is told without a secret.
-    pub(crate) fn missing_of_client(&self, profile: &Profile) -> Option<Failure> {
+    pub fn missing_of_client(&self, profile: &Profile) -> Option<Failure> {
         let provider = &profile.provider;
         ClientCredentials::look_for(provider, look_for_secret).and_then(|()| http::check_ca_file(provider)).err()
     }
 
     /// Removes a key that was made for a first credential which did not come. If it stays, that does no harm.
-    pub(crate) fn discard_preparation(&self) {
+    pub fn discard_preparation(&self) {
         let _left = self.store.keys().delete_unused();
     }
 
     /// An engine with its token endpoint. `is_resident`: it is for a daemon.
-    pub(crate) fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Outcome> {
+    pub fn engine(&self, is_resident: bool) -> Result<(Engine, Arc<HttpEndpoint>), Outcome> {
         let secrets = secret_reader(Arc::clone(&self.store));
         let metadata = self.store.layout().metadata();
         let endpoint = HttpEndpoint::new(secrets, Arc::clone(&self.clock), &metadata).map_err(|e| {
@@ -144,7 +123,7 @@ impl Setup {
     }
 
     /// What other programs are fed by.
-    pub(crate) fn mirrors(&self) -> &Arc<Mirrors> {
+    pub fn mirrors(&self) -> &Arc<Mirrors> {
         self.mirrors.get_or_init(|| {
             let dirs = self.environment.tool_dirs.clone();
             let mirrors = Mirrors::new(Arc::clone(&self.store), dirs, Arc::clone(&self.clock));
@@ -156,7 +135,7 @@ impl Setup {
     }
 
     /// Who is told what happens to profiles.
-    pub(crate) fn hooks(&self) -> &Arc<Hooks> {
+    pub fn hooks(&self) -> &Arc<Hooks> {
         self.hooks.get_or_init(|| {
             let bus = self.environment.session_bus.as_ref().map(|bus| bus.address.clone());
             let within = self.environment.active_profiles.clone();
@@ -164,23 +143,8 @@ impl Setup {
         })
     }
 
-    /// What follows for a profile that got a credential otherwise than by a refresh: its mirrors and its hooks.
-    pub(crate) fn follow_new_credential(&self, name: &ProfileName, out: &Output) {
-        if let Ok(profile) = self.profile(name) {
-            self.mirrors().update(&profile);
-            self.hooks().look(&profile, None);
-        }
-        self.tell_news(out);
-    }
-
-    /// Says what is new about mirrors and hooks.
-    pub(crate) fn tell_news(&self, out: &Output) {
-        let news = [self.mirrors().take_news(), self.hooks().take_news()];
-        news.iter().flatten().for_each(|line| out.warn(line));
-    }
-
     /// The stores of other tools on this machine.
-    pub(crate) fn tool_stores(&self) -> ToolStores {
+    pub fn tool_stores(&self) -> ToolStores {
         ToolStores {
             dirs: self.environment.tool_dirs.clone(),
             keyring: keyring::open(self.environment.session_bus.clone()),
@@ -188,12 +152,12 @@ impl Setup {
     }
 
     /// A profile as configured, or with the provider that its credential names. `Err`: how a command ends that needs it.
-    pub(crate) fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
+    pub fn profile(&self, name: &ProfileName) -> Result<Profile, Outcome> {
         self.profile_of_view(name, &self.store.view(name))
     }
 
     /// As [`Setup::profile`], by what was seen of its files.
-    pub(crate) fn profile_of_view(
+    pub fn profile_of_view(
         &self,
         name: &ProfileName,
         view: &Result<ProfileView, StoreError>,
@@ -213,7 +177,7 @@ impl Setup {
     }
 
     /// The error about a profile that has no section, no credential, and not the name of a provider.
-    pub(crate) fn unknown_profile(&self, name: &ProfileName) -> Failure {
+    pub fn unknown_profile(&self, name: &ProfileName) -> Failure {
         let names = self.all_profiles().unwrap_or_default();
         let providers = self.config.providers.keys().map(String::as_str);
         let meant = match config::nearest(name.as_str(), names.iter().map(ProfileName::as_str)) {
@@ -227,7 +191,7 @@ impl Setup {
     }
 
     /// All profiles: those of the configuration, and those that only have a credential.
-    pub(crate) fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
+    pub fn all_profiles(&self) -> Result<Vec<ProfileName>, StoreError> {
         let mut names: BTreeSet<_> = self.config.profile_names().cloned().collect();
         for name in self.store.list_profiles()? {
             // One journal that cannot be read must not hide the other profiles: its own runs tell of it.
@@ -241,20 +205,19 @@ impl Setup {
 }
 
 /// The error about a credential that was stored, and whose journal was not written or is gone: no file names its provider.
-pub(crate) fn without_provider(name: &ProfileName) -> Failure {
+pub fn without_provider(name: &ProfileName) -> Failure {
     let message = format!("profile {name} has a credential, but its record.json, which names the provider, is missing");
     let hint = format!("add [profile.{name}] with its provider, or repeat the import or the login that stored it");
     Failure::new(ErrorKind::JournalMissing, message).with_hint(hint)
 }
 
 /// Reads the configuration from its place.
-pub(crate) fn load(places: &Environment) -> Result<Config, Failure> {
+pub fn load(places: &Environment) -> Result<Config, Failure> {
     load_named(places, places.is_config_explicit)
 }
 
 /// The servers of the profiles in a configuration that has mistakes, as far as it can be read.
-pub(crate) fn hosts_of_broken_config(global: &GlobalArgs) -> Vec<HostPattern> {
-    let places = Environment::from_env(global.config.as_deref());
+pub fn hosts_of_broken_config(places: &Environment) -> Vec<HostPattern> {
     match Config::load(&places.config, places.is_config_explicit, places.home.as_deref()) {
         Err(error) => error.hosts().to_vec(),
         Ok(_) => Vec::new(),
@@ -276,11 +239,10 @@ fn load_named(places: &Environment, is_named: bool) -> Result<Config, Failure> {
     })
 }
 
-/// Prints the settings that have another effect than they seem to.
-pub(crate) fn report_warnings(config: &Config, out: &Output) {
+/// Logs the settings that have another effect than they seem to.
+pub fn log_warnings(config: &Config) {
     for warning in &config.warnings {
-        let hint = warning.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
-        out.warn(&format!("{warning}{hint}"));
+        tracing::warn!(event = "config.warning", hint = warning.hint.as_deref().unwrap_or_default(), "{warning}");
     }
 }
 

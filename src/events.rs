@@ -3,11 +3,14 @@
 //!
 //! No function takes a secret. Of a fingerprint only the beginning is logged.
 
+mod programs;
+
 use std::fmt::Display;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+pub use self::programs::*;
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
@@ -29,8 +32,10 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 51] = [
+pub const EVENTS: [EventInfo; 53] = [
     event("daemon.up", "info", "The daemon accepts requests."),
+    event("listener.up", "info", "The daemon accepts requests on TCP."),
+    event("listener.failed", "error", "The daemon cannot listen on TCP; it tries again each 30 s."),
     event("daemon.watching", "info", "How many profiles the daemon refreshes, and which is next."),
     event("daemon.reload", "info", "The configuration was read again."),
     event("daemon.stop", "info", "The daemon is stopping, or has stopped."),
@@ -90,13 +95,13 @@ pub const EVENTS: [EventInfo; 51] = [
     event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
     event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
     event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
-    event("socket.request", "debug", "A request on the socket was answered: its path and the status of the response."),
+    event("socket.request", "debug", "A request of a program was answered: its path and the status of the response."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
 
 /// The fields that events share, in the order of the manual.
-pub const FIELDS: [(&str, &str); 18] = [
+pub const FIELDS: [(&str, &str); 20] = [
     ("event", "The name of the event."),
     ("profile", "The name of the profile."),
     ("provider", "The name of the provider."),
@@ -107,6 +112,8 @@ pub const FIELDS: [(&str, &str); 18] = [
     ("hint", "What to do."),
     ("reason", "Why it was decided so."),
     ("mirror", "The file, directory or program that gets an access token."),
+    ("listener", "What a request came by: socket or tcp."),
+    ("handle", "The id of the handle that a request came with."),
     ("rule", "The number of the rule in src/PROTOCOL.md."),
     ("retry_at", "When keepalive tries again."),
     ("at", "When the next check is."),
@@ -379,29 +386,6 @@ pub fn token_from_daemon(profile: &ProfileName) {
 
 pub fn token_from_store(reason: &str) {
     tracing::debug!(event = "token.store", reason, "no daemon is used");
-}
-
-/// `path`: without a profile's name or a query.
-pub fn socket_request(path: &'static str, status: u16) {
-    tracing::debug!(event = "socket.request", path, status, "answered");
-}
-
-// ---- Consumers ----
-
-pub fn helper_serves(profile: &ProfileName, server: &dyn Display) {
-    tracing::debug!(event = "helper.serves", profile = %profile, "{server} is one of its hosts");
-}
-
-pub fn helper_declines(reason: &str) {
-    tracing::debug!(event = "helper.declines", reason, "nothing is given out");
-}
-
-pub fn exec_starts(profile: &ProfileName, generation: Generation) {
-    tracing::debug!(event = "exec.start", profile = %profile, generation = generation.get(), "the command starts");
-}
-
-pub fn exec_again(profile: &ProfileName, reason: &str) {
-    tracing::debug!(event = "exec.again", profile = %profile, reason, "the command ended with the status to refresh on");
 }
 
 // ---- Steps ----

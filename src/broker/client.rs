@@ -45,32 +45,35 @@ fn ask(places: &DaemonPlaces, clock: &dyn Clock, request: &BrokerRequest) -> Res
     let stream = socket::connect(&places.socket, sign_of_life).map_err(failed)?;
     let stream = stream.ok_or("no daemon listens on the socket")?;
     let mut connection = DaemonConnection { stream, received: Vec::new(), clock };
+    let mut timeout = limit.min(MAX_TIMEOUT);
     // The system accepts connections on behalf of a daemon that is stopped, so its sign of life comes first.
-    let pong = connection.exchange(&http_request("/v1/ping", places), sign_of_life).map_err(failed)?;
-    match pong.status {
+    let both = http_request("/v1/ping", places) + &token_request(request, timeout, places);
+    connection.send(&both, sign_of_life).map_err(failed)?;
+    match connection.receive(sign_of_life).map_err(failed)?.status {
         200 => {}
         412 => return Err("the daemon has another configuration, state directory or protocol".into()),
         status => return Err(format!("the daemon refused the connection with status {status}")),
     }
     loop {
         let asked = clock.now();
-        let left = limit.saturating_sub(asked.time_since(&began));
-        let timeout = left.min(MAX_TIMEOUT);
-        let target = format!(
-            "/v1/profiles/{}/token?min_valid={}ms&timeout={}ms&id_token={}",
-            request.profile,
-            request.min_valid_ms,
-            timeout.as_millis(),
-            request.id_token
-        );
-        let response = connection.exchange(&http_request(&target, places), timeout + SLACK).map_err(failed)?;
-        let response = response.read()?;
+        let response = connection.receive(timeout + SLACK).map_err(failed)?.read()?;
         let is_busy = response.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Busy);
         let has_waited = clock.now().time_since(&asked) >= timeout;
-        if !(response.token.is_none() && is_busy && has_waited && left > timeout) {
+        let left = limit.saturating_sub(clock.now().time_since(&began));
+        if !(response.token.is_none() && is_busy && has_waited) || left.is_zero() {
             return Ok(response);
         }
+        timeout = left.min(MAX_TIMEOUT);
+        connection.send(&token_request(request, timeout, places), sign_of_life).map_err(failed)?;
     }
+}
+
+fn token_request(request: &BrokerRequest, timeout: Duration, places: &DaemonPlaces) -> String {
+    let BrokerRequest { profile, min_valid_ms, id_token, .. } = request;
+    let timeout = timeout.as_millis();
+    let rejected = request.rejected.map_or(String::new(), |generation| format!("&rejected={generation}"));
+    let query = format!("min_valid={min_valid_ms}ms&timeout={timeout}ms&id_token={id_token}{rejected}");
+    http_request(&format!("/v1/profiles/{profile}/token?{query}"), places)
 }
 
 fn http_request(target: &str, places: &DaemonPlaces) -> String {
@@ -97,11 +100,15 @@ struct DaemonResponse {
 }
 
 impl DaemonConnection<'_> {
-    /// Sends a request and waits for the whole response.
-    fn exchange(&mut self, request: &str, within: Duration) -> io::Result<DaemonResponse> {
-        let began = self.clock.now();
+    /// Sends one request or more.
+    fn send(&mut self, requests: &str, within: Duration) -> io::Result<()> {
         self.stream.set_write_timeout(Some(within))?;
-        self.stream.write_all(request.as_bytes())?;
+        self.stream.write_all(requests.as_bytes())
+    }
+
+    /// Waits for the next whole response.
+    fn receive(&mut self, within: Duration) -> io::Result<DaemonResponse> {
+        let began = self.clock.now();
         let mut part = vec![0; 16 * 1024];
         loop {
             if let Some((response, length)) = parse_response(&self.received)? {
@@ -210,21 +217,25 @@ mod tests {
         }
     }
 
+    fn no_wait() -> BrokerRequest {
+        let profile = "p".parse().unwrap();
+        BrokerRequest { profile, min_valid_ms: 0, timeout_ms: 0, id_token: false, rejected: None }
+    }
+
     #[test]
     fn silent_daemon_is_treated_as_absent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
-        let an_hour =
-            BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 3_600_000, id_token: false };
+        let an_hour = BrokerRequest { timeout_ms: 3_600_000, ..no_wait() };
         assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &an_hour).is_none());
     }
 
     #[test]
     fn missing_socket_is_treated_as_no_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let request = BrokerRequest { profile: "p".parse().unwrap(), min_valid_ms: 0, timeout_ms: 0, id_token: false };
+        let request = no_wait();
         let ask = |path: &std::path::Path| request_token(&DaemonPlaces::for_test(path), &SystemClock, &request);
         assert!(ask(&dir.path().join("none")).is_none());
         std::fs::write(dir.path().join("file"), "").unwrap();

@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 
+use super::limits::{ConnectionTable, ListenerKind};
 use crate::clock::Timestamp;
 use crate::engine::FlightSummary;
 use crate::engine::rejected_token::RejectionAnswer;
@@ -32,9 +33,6 @@ const STATES: [&str; 9] = [
     "store_unavailable",
     "no_credential",
 ];
-/// The one listener that there is.
-const LISTENER: &str = "socket";
-
 type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
@@ -84,8 +82,8 @@ impl Metrics {
         self.refresh_durations.get_or_create(&labels).observe(end.took.as_secs_f64());
     }
 
-    pub(super) fn count_refused_connection(&self, reason: &'static str) {
-        self.connections_refused.get_or_create(&[("listener", LISTENER.into()), ("reason", reason.into())]).inc();
+    pub(super) fn count_refused_connection(&self, kind: ListenerKind, reason: &'static str) {
+        self.connections_refused.get_or_create(&[("listener", kind.word().into()), ("reason", reason.into())]).inc();
     }
 
     pub(super) fn count_rejected(&self, profile: &ProfileName, answer: RejectionAnswer) {
@@ -98,10 +96,16 @@ impl Metrics {
         self.reported_rejected.get_or_create(&[("profile", profile), ("acted", acted.into())]).inc();
     }
 
-    /// All of it as text. `profiles`: as `status --json` shows them.
-    pub(super) fn render(&self, profiles: &[Value], connections: usize) -> Result<String, fmt::Error> {
+    /// All of it as text. `profiles`: as `status --json` shows them. `per_profile`: whether each of them has series; if that
+    /// is not said, unless they are very many.
+    pub(super) fn render(
+        &self,
+        profiles: &[Value],
+        per_profile: Option<bool>,
+        connections: &ConnectionTable,
+    ) -> Result<String, fmt::Error> {
         let mut page = String::new();
-        text::encode_registry(&mut page, &gauges(profiles, connections))?;
+        text::encode_registry(&mut page, &gauges(profiles, per_profile, connections))?;
         text::encode_registry(&mut page, &self.registry)?;
         text::encode_eof(&mut page)?;
         Ok(page)
@@ -109,19 +113,22 @@ impl Metrics {
 }
 
 /// What is so at this moment.
-fn gauges(profiles: &[Value], connections: usize) -> Registry {
+fn gauges(profiles: &[Value], per_profile: Option<bool>, connections: &ConnectionTable) -> Registry {
     let mut registry = Registry::with_prefix("keepalive");
     let build = gauge(&mut registry, "build_info", "The version that runs");
     build.get_or_create(&[("version", env!("CARGO_PKG_VERSION").into())]).set(1.0);
     let open = gauge(&mut registry, "connections", "Connections that are open");
-    open.get_or_create(&[("listener", LISTENER.into())]).set(connections as f64);
+    for kind in ListenerKind::ALL {
+        open.get_or_create(&[("listener", kind.word().into())]).set(connections.taken(kind) as f64);
+    }
     let states = gauge(&mut registry, "profiles", "Profiles by their state");
     for state in STATES {
         let count = profiles.iter().filter(|profile| profile["state"] == state).count();
         states.get_or_create(&[("state", state.into())]).set(count as f64);
     }
-    if profiles.len() <= MAX_PROFILES {
+    if per_profile.unwrap_or(profiles.len() <= MAX_PROFILES) {
         add_profiles(&mut registry, profiles);
+        add_mirrors(&mut registry, profiles);
     }
     registry
 }
@@ -162,6 +169,19 @@ fn add_profiles(registry: &mut Registry, profiles: &[Value]) {
     }
 }
 
+/// Which mirrors have the newest token.
+fn add_mirrors(registry: &mut Registry, profiles: &[Value]) {
+    let current = gauge::<2>(registry, "mirror_current", "Whether the mirror has the newest access token");
+    for profile in profiles {
+        for mirror in profile["mirrors"].as_array().into_iter().flatten() {
+            let text = |value: &Value| Cow::Owned(value.as_str().unwrap_or_default().to_owned());
+            let is_current = f64::from(u8::from(mirror["state"] == "current"));
+            let labels = [("profile", text(&profile["profile"])), ("mirror", text(&mirror["path"]))];
+            current.get_or_create(&labels).set(is_current);
+        }
+    }
+}
+
 fn gauge<const N: usize>(registry: &mut Registry, name: &str, help: &str) -> Gauges<N> {
     let family = Gauges::<N>::default();
     registry.register(name, help, family.clone());
@@ -183,8 +203,11 @@ mod tests {
         metrics.count_refresh(&FlightSummary { provider: "acme".into(), outcome: OutcomeKind::Refreshed, took });
         metrics.count_rejected(&"p".parse().unwrap(), RejectionAnswer::TooSoon);
         let profile = json!({"profile": "p", "provider": "acme", "state": "fresh", "generation": 7,
-            "expires_at": "2026-11-30T12:00:00Z", "refresh_at": null, "login_by": null});
-        let page = metrics.render(&[profile], 3).unwrap();
+            "expires_at": "2026-11-30T12:00:00Z", "refresh_at": null, "login_by": null,
+            "mirrors": [{"path": "/a", "state": "current"}, {"path": "/b", "state": "conflict"}]});
+        let connections = ConnectionTable::new(2, 1);
+        let _open = connections.enter(ListenerKind::Tcp).unwrap();
+        let page = metrics.render(std::slice::from_ref(&profile), None, &connections).unwrap();
         for line in [
             "keepalive_requests_total{route=\"/v1/ping\",code=\"200\"} 1",
             "keepalive_request_duration_seconds_count{route=\"/v1/ping\"} 1",
@@ -196,11 +219,16 @@ mod tests {
             "keepalive_profile_state{profile=\"p\",state=\"fresh\"} 1.0",
             "keepalive_profile_state{profile=\"p\",state=\"due\"} 0.0",
             "keepalive_profiles{state=\"fresh\"} 1.0",
-            "keepalive_connections{listener=\"socket\"} 3.0",
+            "keepalive_connections{listener=\"socket\"} 0.0",
+            "keepalive_connections{listener=\"tcp\"} 1.0",
+            "keepalive_mirror_current{profile=\"p\",mirror=\"/a\"} 1.0",
+            "keepalive_mirror_current{profile=\"p\",mirror=\"/b\"} 0.0",
         ] {
             assert!(page.lines().any(|found| found == line), "no {line} in\n{page}");
         }
         assert!(!page.contains("refresh_due_timestamp_seconds{"), "no time is known");
+        let short = metrics.render(&[profile], Some(false), &connections).unwrap();
+        assert!(short.contains("keepalive_profiles{state=\"fresh\"} 1.0") && !short.contains("keepalive_generation{"));
     }
 
     #[test]

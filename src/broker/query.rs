@@ -9,6 +9,7 @@ use crate::clock;
 use crate::config;
 use crate::credential::Generation;
 use crate::outcome::{ErrorKind, Failure};
+use crate::store::handles::HANDLE_MARK;
 
 const NAMES: [&str; 6] = ["min_valid", "rejected", "newer_than", "wait", "timeout", "id_token"];
 const DEFAULT_MIN_VALID: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ impl TokenQuery {
 pub(super) fn expect_none(query: &str) -> Result<(), Failure> {
     match form_urlencoded::parse(query.as_bytes()).next() {
         None => Ok(()),
-        Some((name, _)) => Err(refused(&format!("this path has no parameters, not \"{name}\" either"))),
+        Some((name, _)) => Err(refused(&format!("this path has no parameters, not \"{}\" either", shown(&name)))),
     }
 }
 
@@ -74,7 +75,7 @@ impl<'q> Parameters<'q> {
             if !NAMES.contains(&name.as_ref()) {
                 let meant = config::nearest(&name, NAMES).map_or(String::new(), |n| format!("; did you mean {n}?"));
                 let known = format!("the parameters are {}", NAMES.join(", "));
-                return Err(refused(&format!("there is no parameter \"{name}\"{meant}")).with_hint(known));
+                return Err(refused(&format!("there is no parameter \"{}\"{meant}", shown(&name))).with_hint(known));
             }
             if given.iter().any(|(known, _)| *known == name) {
                 return Err(refused(&format!("{name} is given twice")));
@@ -90,7 +91,7 @@ impl<'q> Parameters<'q> {
 
     fn duration(&self, name: &str, most: Duration) -> Result<Option<Duration>, Failure> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let value = clock::parse_duration(text).map_err(|why| refused(&format!("{name}={text}: {why}")))?;
+        let value = clock::parse_duration(text).map_err(|why| refused(&format!("{name}={}: {why}", shown(text))))?;
         if value > most {
             let most = humantime::format_duration(most);
             return Err(refused(&format!("{name}={text}: at most {most}; ask again after that")));
@@ -100,7 +101,9 @@ impl<'q> Parameters<'q> {
 
     fn generation(&self, name: &str) -> Result<Option<Generation>, Failure> {
         let number = |text: &str| {
-            text.parse().map(Generation::new).map_err(|_| refused(&format!("{name}={text}: a generation is a number")))
+            text.parse()
+                .map(Generation::new)
+                .map_err(|_| refused(&format!("{name}={}: a generation is a number", shown(text))))
         };
         self.get(name).map(number).transpose()
     }
@@ -109,9 +112,14 @@ impl<'q> Parameters<'q> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(text) => Err(refused(&format!("{name}={text}: it is true or false"))),
+            Some(text) => Err(refused(&format!("{name}={}: it is true or false", shown(text)))),
         }
     }
+}
+
+/// What a caller wrote, unless it put a handle there: errors go into logs.
+fn shown(text: &str) -> &str {
+    if text.contains(HANDLE_MARK) { "..." } else { text }
 }
 
 fn refused(message: &str) -> Failure {

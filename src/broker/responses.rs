@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -109,13 +109,6 @@ pub(super) fn refusal(status: StatusCode, error: Failure) -> ApiResponse {
     response
 }
 
-/// As [`refusal`], and the connection is closed.
-pub(super) fn refusal_and_close(status: StatusCode, error: Failure) -> ApiResponse {
-    let mut response = refusal(status, error);
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
 /// A client with another protocol, configuration or state directory.
 pub(super) fn other_daemon(header: &str) -> ApiResponse {
     let message = format!("{header} is not that of this daemon");
@@ -140,6 +133,13 @@ fn retry_after(outcome: OutcomeKind, retry_at: Option<Timestamp>, now: Timestamp
         (OutcomeKind::StoreUnavailable, _) => STORE_RETRY,
         (_, Some(at)) => at.since(now).clamp(MIN_RETRY, MAX_RETRY),
         (_, None) => USUAL_RETRY,
+    }
+}
+
+/// Says when to ask again, if that helps.
+pub(super) fn set_retry_of(response: &mut ApiResponse, outcome: &Outcome, now: Timestamp) {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        set_retry_after(response, retry_after(outcome.kind, outcome.retry_at, now));
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::cache::{Configuration, TokenCache};
+use super::handle_memory::HandleMemory;
 use super::limits::ConnectionTable;
 use super::metrics::Metrics;
 use super::query::{Condition, TokenQuery};
@@ -23,6 +24,8 @@ use crate::profile::{Profile, ProfileName};
 use crate::sys::file_watch::FileVersion;
 
 const MAX_CONNECTIONS: usize = 256;
+/// How many of them may be on TCP.
+const MAX_TCP_CONNECTIONS: usize = 128;
 /// How many requests may wait for a newer generation.
 const MAX_POLLS: usize = 64;
 /// How often a waiting request looks for a generation that another process brought.
@@ -40,6 +43,10 @@ pub trait ProfileDirectory: Send + Sync {
     fn configuration(&self) -> Configuration;
     /// A profile as `status --json` shows it.
     fn status(&self, name: &ProfileName) -> Value;
+    /// How the TCP listener stands, as `status --json` shows it.
+    fn listener(&self) -> Value;
+    /// Whether the metrics have series for each profile; `None`: unless there are very many.
+    fn metrics_per_profile(&self) -> Option<bool>;
     /// All of them.
     fn all_statuses(&self) -> Result<Vec<Value>, Failure>;
 }
@@ -48,7 +55,7 @@ pub trait ProfileDirectory: Send + Sync {
 #[derive(Clone)]
 pub struct Broker {
     pub(super) engine: Engine,
-    directory: Arc<dyn ProfileDirectory>,
+    pub(super) directory: Arc<dyn ProfileDirectory>,
     pub(super) places: Arc<DaemonPlaces>,
     /// When the scheduler looked last, in milliseconds of the boot clock.
     scheduler_look: Arc<AtomicU64>,
@@ -57,6 +64,7 @@ pub struct Broker {
     pub(super) connections: ConnectionTable,
     pub(super) metrics: Arc<Metrics>,
     cache: Arc<TokenCache>,
+    pub(super) given: Arc<HandleMemory>,
 }
 
 /// The answer to a request for a token.
@@ -89,9 +97,10 @@ impl Broker {
             scheduler_look,
             started,
             polls: Arc::new(Semaphore::new(MAX_POLLS)),
-            connections: ConnectionTable::new(MAX_CONNECTIONS),
+            connections: ConnectionTable::new(MAX_CONNECTIONS, MAX_TCP_CONNECTIONS),
             metrics: Arc::new(Metrics::new()),
             cache: Arc::new(TokenCache::new()),
+            given: Arc::default(),
         }
     }
 
@@ -103,7 +112,9 @@ impl Broker {
                 let found = self.newer_token(name, query.min_valid, seen, wait).await?;
                 Ok(found.map_or(TokenAnswer::NothingNewer, TokenAnswer::from))
             }
-            Condition::Rejected(generation) => self.token_after_rejection(name, query, generation).await,
+            Condition::Rejected(generation) => {
+                self.token_after_report(name, RejectionReport::proven(generation), query.min_valid, query.timeout).await
+            }
         }
     }
 
@@ -126,18 +137,18 @@ impl Broker {
         self.on_thread_within(limit, obtain).await
     }
 
-    async fn token_after_rejection(
+    /// A token for a caller who says that an API has rejected the one that it has.
+    pub(super) async fn token_after_report(
         &self,
         name: &ProfileName,
-        query: TokenQuery,
-        generation: Generation,
+        report: RejectionReport,
+        min_valid: Duration,
+        limit: Duration,
     ) -> Result<TokenAnswer, Outcome> {
-        let (limit, name) = (query.timeout, name.clone());
+        let name = name.clone();
         let obtain = move |broker: &Self| {
             let profile = broker.directory.profile(&name)?;
-            let report = RejectionReport::proven(generation);
-            let obtained =
-                broker.engine.access_token_after_rejection(&profile, report, query.min_valid, query.timeout, &|| {});
+            let obtained = broker.engine.access_token_after_rejection(&profile, report, min_valid, limit, &|| {});
             match obtained {
                 Ok((obtained, answer)) => {
                     broker.metrics.count_rejected(&name, answer);
@@ -211,6 +222,10 @@ impl Broker {
         self.on_thread(look).await?.map_err(|e| Outcome::new(OutcomeKind::StoreUnavailable).with_error(e))
     }
 
+    pub(super) async fn listener(&self) -> Value {
+        self.on_thread(|broker| broker.directory.listener()).await.unwrap_or_default()
+    }
+
     /// How long the daemon has run, and whether its scheduler still looks.
     pub(super) fn pulse(&self) -> (Duration, bool) {
         let now = self.engine.clock().now();
@@ -232,7 +247,10 @@ impl Broker {
     }
 
     /// Does what may wait for the disk where it holds up no other request.
-    async fn on_thread<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Result<T, Outcome> {
+    pub(super) async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Outcome> {
         let broker = self.clone();
         tokio::task::spawn_blocking(move || work(&broker)).await.map_err(|error| {
             tracing::error!(event = "internal", %error, "a request of the API failed");

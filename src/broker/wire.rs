@@ -72,6 +72,8 @@ pub struct BrokerRequest {
     pub timeout_ms: u64,
     /// With the ID token, too.
     pub id_token: bool,
+    /// An API has rejected the token of this generation.
+    pub rejected: Option<Generation>,
 }
 
 /// The response to it.

@@ -1,6 +1,7 @@
 //! `keepalive daemon`: runs the scheduler and the broker until it is stopped.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::mpsc::{self, Sender};
@@ -9,18 +10,18 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::Signal;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as value_watch};
 use tokio::task::JoinHandle;
 
 use super::GlobalArgs;
 use super::live_profiles::LiveProfiles;
 use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
-use crate::broker::{Broker, DaemonPlaces, server};
+use crate::broker::{Broker, DaemonPlaces, gce, listener, server};
 use crate::cli::logging;
 use crate::cli::setup;
 use crate::cli::setup::Setup;
-use crate::config::Config;
+use crate::config::{BrokerSettings, Config, GceSettings};
 use crate::engine::Engine;
 use crate::events;
 use crate::mirror::watch;
@@ -80,7 +81,7 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
         .map_err(|e| (CommandStatus::TryAgain, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
     let socket_path = setup.environment.socket.clone();
     process::raise_open_file_limit(OPEN_FILES);
-    let listener = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
+    let socket = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));
     let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);
@@ -88,12 +89,13 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
-    let mirrors = watch_mirrors(&shared);
-    let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
+    let reloading = shared.clone().watch_config(seen, hangup, (bell, watch_mirrors(&shared)), has_trouble);
+    let listening = Arc::clone(&shared).serve_tcp(broker.clone());
     let serving = services.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
-            served = server::serve(broker, listener) => served,
+            served = server::serve(broker, socket) => served,
+            never = listening => Ok(never),
             never = reloading => Ok(never),
         }
     });
@@ -109,8 +111,9 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     notify_systemd(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(event = "daemon.stop", "stopping; finishing refreshes in progress");
     let late = engine.drain();
-    // The next daemon replaces the socket anyway.
-    let _gone = std::fs::remove_file(&socket_path);
+    // The next daemon replaces them anyway.
+    let traces = [socket_path, shared.setup.store.layout().listener()];
+    let _gone = traces.map(std::fs::remove_file);
     for name in &late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
@@ -240,12 +243,17 @@ fn hint(hint: &Option<String>) -> &str {
 struct DaemonState {
     setup: Setup,
     config: RwLock<Arc<Config>>,
+    /// Where the TCP listener is to listen. Sent with each configuration that is read, so that a taken port is tried again.
+    listen: value_watch::Sender<Option<SocketAddr>>,
+    gce: value_watch::Sender<Vec<GceSettings>>,
 }
 
 impl DaemonState {
     fn new(setup: Setup) -> Self {
         let config = RwLock::new(Arc::new(setup.config.clone()));
-        Self { setup, config }
+        let BrokerSettings { listen, gce, .. } = setup.config.broker.clone();
+        let (listen, gce) = (value_watch::Sender::new(listen), value_watch::Sender::new(gce));
+        Self { setup, config, listen, gce }
     }
 
     fn config(&self) -> Arc<Config> {
@@ -280,6 +288,15 @@ impl DaemonState {
         };
         let places = DaemonPlaces::of(&self.setup.environment);
         Broker::new(engine, Arc::new(profiles), places, Arc::clone(&scheduler.last_look))
+    }
+
+    /// Serves on TCP where the configuration says.
+    async fn serve_tcp(self: Arc<Self>, broker: Broker) -> Infallible {
+        let retry = listener::RETRY_INTERVAL;
+        tokio::select! {
+            never = listener::run(broker.clone(), self.listen.subscribe(), retry) => never,
+            never = gce::run(broker, self.gce.subscribe(), retry) => never,
+        }
     }
 
     /// Reloads on SIGHUP and when the file changes from `seen`, and withdraws the report of a missing key once there is
@@ -328,7 +345,10 @@ impl DaemonState {
                     tracing::warn!(event = "config.warning", "[store] has changed; restart the daemon to apply it");
                 }
                 report_warnings(&config);
+                let BrokerSettings { listen, gce, .. } = config.broker.clone();
                 *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(config);
+                self.listen.send_replace(listen);
+                self.gce.send_replace(gce);
                 tracing::info!(event = "daemon.reload", "configuration reloaded");
             }
             Err(failure) => {

@@ -50,7 +50,22 @@ const PAGES: &[Page] = &[
             ("keepalive feed codex openai --undo", "Take it back"),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-import(1)", "keepalive-status(1)", "keepalive.toml(5)"],
+        see_also: &["keepalive-import(1)", "keepalive-status(1)", "keepalive.toml(5)", "keepalive-consumers(7)"],
+    },
+    Page {
+        command: "handle",
+        examples: &[
+            ("keepalive handle create work --name ci", "Make a handle for the access token of a profile"),
+            (
+                "keepalive handle create openai --floor 5m30s --id-token",
+                "For a program that asks again at once if it gets a token with less than five minutes left",
+            ),
+            ("keepalive handle create --metrics", "For Prometheus"),
+            ("keepalive handle list", "Show which there are, and when each was used last"),
+            ("keepalive handle revoke ci", "Revoke one by its name, or by its id"),
+        ],
+        statuses: &[69, 75, 77, 78],
+        see_also: &["keepalive-daemon(1)", "keepalive-logout(1)", "keepalive.toml(5)"],
     },
     Page {
         command: "refresh",
@@ -85,7 +100,7 @@ const PAGES: &[Page] = &[
             ),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-exec(1)", "keepalive-helper(1)", "keepalive-refresh(1)"],
+        see_also: &["keepalive-exec(1)", "keepalive-helper(1)", "keepalive-refresh(1)", "keepalive-consumers(7)"],
     },
     Page {
         command: "exec",
@@ -119,7 +134,7 @@ const PAGES: &[Page] = &[
             ),
         ],
         statuses: &[69, 75, 77, 78],
-        see_also: &["keepalive-token(1)", "keepalive.toml(5)", "gitcredentials(7)"],
+        see_also: &["keepalive-token(1)", "keepalive.toml(5)", "keepalive-consumers(7)", "gitcredentials(7)"],
     },
     Page {
         command: "status",
@@ -273,7 +288,9 @@ pub fn synopsis(command: &Command, name: &str) -> String {
     };
     let options = command.get_arguments().filter(is_shown).filter(|arg| !arg.is_positional());
     let positionals = command.get_arguments().filter(is_shown).filter(|arg| arg.is_positional());
-    let words: Vec<String> = options.chain(positionals).map(word).collect();
+    let actions: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let action = (!actions.is_empty()).then(|| format!("{} [ARGUMENT]...", actions.join("|")));
+    let words: Vec<String> = options.chain(positionals).map(word).chain(action).collect();
     std::iter::once(name.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::listener_state;
 use super::setup::Setup;
 use super::status;
 use crate::broker::ProfileDirectory;
@@ -48,6 +49,14 @@ impl ProfileDirectory for LiveProfiles {
 
     fn status(&self, name: &ProfileName) -> Value {
         status::profile_json(&self.setup(), name.clone())
+    }
+
+    fn listener(&self) -> Value {
+        listener_state::to_json(&self.setup())
+    }
+
+    fn metrics_per_profile(&self) -> Option<bool> {
+        (self.config)().broker.metrics_per_profile
     }
 
     fn all_statuses(&self) -> Result<Vec<Value>, Failure> {

@@ -26,7 +26,7 @@ use crate::store::journal::Journal;
 /// endpoint. Then deletes both from this machine. If revocation fails temporarily, or the provider rejects the client, the
 /// credential is kept, unless you use --forget. A refresh in progress is completed first. Tokens are sent only to the
 /// server that issued them. A tool that uses the same refresh token is signed out too. What mirrors have of the access token
-/// is removed.
+/// is removed, and its handles are revoked.
 ///
 /// A revoked token cannot be imported again. Logging out the last profile also deletes the sealing key from the keyring.
 ///
@@ -76,6 +76,8 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
             if let Some(error) = nothing.error.as_mut().filter(|_| !setup.config.knows(name)) {
                 error.message = setup.unknown_profile(name).message;
             }
+            // A logout that was cut off may have left some.
+            revoke_handles(&setup, name, out).into_iter().for_each(|warning| out.warn(&warning));
             return (None, Err(nothing));
         }
         // A journal that cannot be read can still be forgotten.
@@ -108,7 +110,12 @@ fn log_out(args: &LogoutArgs, global: &GlobalArgs, out: &Output) -> (Option<Stri
     };
     let left = leaving.run(route, &tell).map_err(|outcome| with_names(outcome, &setup.store, name));
     let left = left.map(|departure| LogoutResult {
-        warnings: departure.warnings.into_iter().chain(empty_mirrors(&setup, name)).collect(),
+        warnings: departure
+            .warnings
+            .into_iter()
+            .chain(empty_mirrors(&setup, name))
+            .chain(revoke_handles(&setup, name, out))
+            .collect(),
         ..departure
     });
     (provider, left)
@@ -123,6 +130,21 @@ fn empty_mirrors(setup: &Setup, name: &ProfileName) -> Vec<String> {
         Err(failure) => Some(format!("the last access token may still be in a mirror: {}", failure.message)),
     });
     emptied.flatten().collect()
+}
+
+/// Revokes the handles of the profile. Tells what stands in the way.
+fn revoke_handles(setup: &Setup, name: &ProfileName, out: &Output) -> Option<String> {
+    match setup.store.handles().revoke(|record| record.profile() == Some(name)) {
+        Ok(revoked) => {
+            let count = revoked.len();
+            let handles = if count == 1 { "1 handle".to_owned() } else { format!("{count} handles") };
+            if count > 0 {
+                out.info(&format!("{name}: {handles} revoked"));
+            }
+            None
+        }
+        Err(error) => Some(format!("its handles are not revoked: {error}; keepalive handle revoke ID does it")),
+    }
 }
 
 /// On a stop signal, nothing more is sent, and a request that was sent is completed.

@@ -5,12 +5,14 @@ mod daemon;
 mod doctor;
 mod exec;
 mod feed;
+mod handle;
 mod help;
 mod helper;
 mod import;
 mod init;
 mod keeper;
 mod layout;
+mod listener_state;
 mod live_profiles;
 mod logging;
 mod login;
@@ -18,6 +20,7 @@ mod logout;
 mod obtain;
 mod output;
 mod providers;
+mod quick;
 mod refresh;
 pub mod rehearse;
 mod service;
@@ -93,6 +96,7 @@ pub enum Command {
     Logout(logout::LogoutArgs),
     Import(import::ImportArgs),
     Feed(feed::FeedArgs),
+    Handle(handle::HandleArgs),
     Refresh(refresh::RefreshArgs),
     Daemon(daemon::DaemonArgs),
     Token(token::TokenArgs),
@@ -117,7 +121,9 @@ impl Command {
         match self {
             Self::Login(_) | Self::Logout(_) | Self::Import(_) | Self::Feed(_) | Self::Doctor(_) => true,
             Self::Rehearse(_) | Self::Init(_) | Self::Service(_) => true,
-            Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) | Self::Exec(_) | Self::Helper(_) => false,
+            Self::Handle(_) | Self::Refresh(_) | Self::Daemon(_) | Self::Token(_) | Self::Exec(_) | Self::Helper(_) => {
+                false
+            }
             Self::Status(_) | Self::Providers(_) | Self::Completions { .. } => false,
         }
     }
@@ -159,6 +165,9 @@ pub fn main() -> ExitCode {
     process::outlive_file_size_limit();
     completion::answer_request();
     let words = helper::names::written_out(paths::arguments());
+    if let Some(status) = quick::run(&words) {
+        return status.into();
+    }
     let cli = match help::command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
@@ -202,6 +211,7 @@ fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
         Command::Logout(args) => logout::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
         Command::Feed(args) => feed::run(args, global, out),
+        Command::Handle(args) => handle::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global, out),
         Command::Doctor(args) => doctor::run(args, global, out),
         Command::Providers(args) => providers::run(args, global, out),

@@ -89,7 +89,8 @@ impl ObtainedToken {
 pub(super) fn obtain(setup: &Setup, wish: &TokenWish, explain: &dyn Fn()) -> Result<ObtainedToken, NoToken> {
     let began = setup.clock.now();
     // What a caller only takes to be the cause is not told to the daemon, whose API believes what it is told.
-    let reply = if wish.rejection.is_none() { from_daemon(setup, wish) } else { None };
+    let can_tell = wish.rejection.is_none_or(|report| report.is_proven && report.generation.is_some());
+    let reply = if can_tell { from_daemon(setup, wish) } else { None };
     let theirs = match reply {
         // The daemon may run with another configuration, or may not have read ours yet.
         Some(reply) if reply.token.is_none() && reply.outcome == OutcomeKind::ConfigError => Some(reply),
@@ -123,6 +124,7 @@ fn from_daemon(setup: &Setup, wish: &TokenWish) -> Option<BrokerResponse> {
         min_valid_ms: millis(wish.min_valid),
         timeout_ms: millis(wish.timeout),
         id_token: wish.id_token,
+        rejected: wish.rejection.filter(|report| report.is_proven).and_then(|report| report.generation),
     };
     client::request_token(&DaemonPlaces::of(&setup.environment), &*setup.clock, &request)
 }

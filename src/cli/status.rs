@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::keeper::Keeper;
 use super::layout::{relative_time, table, visible_width};
+use super::listener_state::{self, TcpListenerState};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::{GlobalArgs, completion};
 use crate::cli::setup;
@@ -25,7 +26,7 @@ use crate::store::journal::Journal;
 ///
 /// Reads no secrets, never unlocks the keyring, and makes no network request. If the last run could not open a credential,
 /// that error is shown until a run succeeds. What would keep a refresh from being stored at this moment, as a disk that is
-/// full, is shown too. The exit status is that of the worst profile.
+/// full, is shown too; so is a TCP listener of the daemon whose port is taken. The exit status is that of the worst profile.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show only this profile; can be repeated
@@ -128,7 +129,7 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
     let rows: Vec<StatusRow> = names.into_iter().map(|name| StatusRow::new(&setup, name)).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
-        out.json(&json!({ "profiles": profiles }));
+        out.json(&json!({ "profiles": profiles, "listener": listener_state::to_json(&setup) }));
     } else if rows.is_empty() {
         out.info(
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
@@ -144,6 +145,9 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
         if rows.iter().any(|row| row.status.refresh_at.is_some() && row.credential().is_some()) {
             look.keeper.warn_if_nobody("this", out);
         }
+    }
+    if let (false, Some((_, TcpListenerState::Failed(failure)))) = (out.is_json, TcpListenerState::of(&setup)) {
+        out.warn(&failure.in_one_line());
     }
     rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)
 }

@@ -17,6 +17,7 @@ pub(super) const TOP: &[Key] = &[
     key("schedule", "\"*/10 * * * *\""),
     key("timezone", "\"UTC\""),
     key("store", "{ kind = \"keyring\" }"),
+    key("broker", "{ listen = \"127.0.0.1:8765\" }"),
     key("provider", "{ acme = { issuer = \"https://login.acme.example\", client_id = \"...\" } }"),
     key("profile", "{ work = { provider = \"acme\" } }"),
 ];
@@ -28,6 +29,17 @@ pub(super) const STORE: &[Key] = &[
     key("service", "\"keepalive\""),
     key("allow_network_filesystem", "false"),
 ];
+
+/// What the daemon offers to other programs.
+pub(super) const BROKER: &[Key] = &[
+    key("listen", "\"127.0.0.1:8765\""),
+    key("metrics_per_profile", "false"),
+    key("gce", "[{ listen = \"127.0.0.1:8766\", profile = \"google\" }]"),
+];
+
+/// A metadata server of Google's cloud.
+pub(super) const GCE: &[Key] =
+    &[key("listen", "\"127.0.0.1:8766\""), key("profile", "\"google\""), key("project", "\"my-project\"")];
 
 pub(super) const PROVIDER: &[Key] = &[
     key("issuer", "\"https://login.acme.example\""),
@@ -122,6 +134,8 @@ const SECTIONS: &[(&str, &[Key])] = &[
     ("[profile.NAME]", CONSUMERS),
     ("[provider.NAME]", PROVIDER),
     ("[store]", STORE),
+    ("[broker]", BROKER),
+    ("[[broker.gce]]", GCE),
     ("[[profile.NAME.mirror]]", MIRROR),
     ("the top of the file", TOP),
 ];
@@ -153,6 +167,6 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
-    let all = [PROFILE, TOP, STORE, PROVIDER, STORE_KEY, SECRET, MIRROR, CONSUMERS, BUILT_IN];
+    let all = [PROFILE, TOP, STORE, BROKER, GCE, PROVIDER, STORE_KEY, SECRET, MIRROR, CONSUMERS, BUILT_IN];
     all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
 }

@@ -1,6 +1,7 @@
 //! The configuration file: from TOML to validated profiles, with errors that name file, line, key and remedy.
 
 pub mod addition;
+mod broker;
 mod client_auth;
 mod consumers;
 pub mod duration;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use crate::config::toml_document::Document;
 use crate::credential::freshness::Margin;
 use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
+pub use broker::{BrokerSettings, GceSettings};
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
 pub use error::{nearest, nearest_provider};
 pub use profile::section_key;
@@ -41,6 +43,7 @@ pub struct Config {
     /// The file it came from; `None` when there was none.
     pub path: Option<PathBuf>,
     pub store: StoreSettings,
+    pub broker: BrokerSettings,
     /// The built-in providers and the user's own, by name. A built-in one for which the user must register a client has
     /// an empty `client_id` until the user names it; `profile` never gives out such a one.
     pub providers: BTreeMap<String, Arc<Provider>>,
@@ -107,6 +110,9 @@ impl Config {
         if let Some(section) = top.read("store", Entry::section) {
             self.store = store::read(&section);
         }
+        if let Some(section) = top.read("broker", Entry::section) {
+            self.broker = broker::read(&section);
+        }
         let mut schedules = ScheduleCache::default();
         self.defaults = profile::read_timing(&top, &Timing::default(), &mut schedules, &mut self.warnings);
         let broken = self.read_providers(&top);
@@ -130,6 +136,7 @@ impl Config {
         Ok(Self {
             path: None,
             store: store::default(),
+            broker: BrokerSettings::default(),
             providers: providers.into_iter().map(|(name, provider)| (name, Arc::new(provider))).collect(),
             warnings: Vec::new(),
             has_store_section: false,

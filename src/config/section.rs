@@ -297,10 +297,10 @@ impl<'s> Entry<'s> {
     }
 
     fn unknown_section(&self) -> ConfigError {
-        let hint = match nearest(self.key, ["store", "provider", "profile"]) {
-            Some("store") => "did you mean [store]?".to_owned(),
+        let hint = match nearest(self.key, ["store", "broker", "provider", "profile"]) {
+            Some(name @ ("store" | "broker")) => format!("did you mean [{name}]?"),
             Some(name) => format!("did you mean [{name}.NAME]?"),
-            None => "the sections are [store], [provider.NAME] and [profile.NAME]".to_owned(),
+            None => "the sections are [store], [broker], [provider.NAME] and [profile.NAME]".to_owned(),
         };
         self.key_error(format!("unknown section [{}]", toml_key(self.key)), hint)
     }

@@ -48,6 +48,12 @@ impl AccountIdentity {
         Self { account, ..Self::from_id_token(jwt) }
     }
 
+    /// The account that the tokens of one credential name, the ID token before the access token.
+    pub fn of_tokens(id_token: Option<&AccessToken>, access: Option<&AccessToken>) -> Self {
+        let told = |token: Option<&AccessToken>| token.map(Self::from_jwt).unwrap_or_default();
+        told(id_token).merged_with(told(access))
+    }
+
     /// The account that an ID token names.
     pub fn from_id_token(jwt: &AccessToken) -> Self {
         let claims = unverified_claims(jwt.expose()).unwrap_or_default();

@@ -145,6 +145,8 @@ error_kinds! {
     Server, "server", TryAgain, "The provider's response to a login has neither a token nor an error code.";
     NoCredential, "no_credential", SignIn, "Nothing is stored for the profile.";
     UnknownProfile, "unknown_profile", SignIn, "The daemon knows no such profile. Only its socket says so; a command says no_credential.";
+    Unauthorized, "unauthorized", SignIn, "The handle that a program showed to the daemon is missing, mistyped, expired or revoked. Only the daemon says so.";
+    Forbidden, "forbidden", SignIn, "The handle, or the place that a request came from, is not for what was asked. Only the daemon says so.";
     Consumed, "consumed", SignIn, "The refresh token has been used or rejected before. For an import the exit status is 1. One that was only rejected is sent once more by `refresh --force` or `import --replace`, at most once a minute.";
     Lost, "lost", SignIn, "The sealed credential is missing.";
     PresumedSpent, "presumed_spent", SignIn, "The refresh token was sent for the last time, and no usable response arrived.";

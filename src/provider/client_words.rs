@@ -225,7 +225,7 @@ pub(super) fn client_refusal(text: &str) -> Option<ClientRefusal> {
 /// Whether a text speaks of a token or a grant too.
 pub(super) fn speaks_of_token(text: &str) -> bool {
     let is_token = |word: &String| ["token", "tokens", "refreshtoken", "grant", "session"].contains(&word.as_str());
-    sentences(text).iter().flatten().any(|word| is_token(word))
+    sentences(text).iter().flatten().any(is_token)
 }
 
 fn of_sentence(words: &[&str]) -> Option<ClientRefusal> {

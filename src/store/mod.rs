@@ -5,6 +5,7 @@
 
 pub mod disk;
 mod error;
+pub mod handles;
 mod identity;
 pub mod journal;
 pub mod keyring;
@@ -22,6 +23,7 @@ use crate::clock::Timestamp;
 use crate::credential::secret::RefreshToken;
 use crate::profile::{ProfileName, StoreKind, StoreSettings};
 pub use crate::store::disk::layout::Layout;
+use crate::store::handles::HandleStore;
 pub use crate::store::identity::take_over::TakeOverResult;
 use crate::store::identity::{IdentityCache, profiles};
 use crate::store::keyring::{Keyring, KeyringService};
@@ -62,6 +64,7 @@ pub struct Store {
     identity: Arc<IdentityCache>,
     keys: Keys,
     ledger: Ledger,
+    handles: HandleStore,
     /// Where credentials are published, under `kind = "keyring"`.
     keyring: Option<KeyringService>,
     allow_network_filesystem: bool,
@@ -96,6 +99,7 @@ impl Store {
         Self {
             keys: Keys::new(layout.clone(), Arc::clone(&identity), place),
             ledger: Ledger::new(&layout),
+            handles: HandleStore::new(&layout),
             layout,
             identity,
             keyring,
@@ -114,6 +118,10 @@ impl Store {
 
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    pub fn handles(&self) -> &HandleStore {
+        &self.handles
     }
 
     pub fn ledger(&self) -> &Ledger {

@@ -12,6 +12,7 @@ pub mod lockfile;
 pub mod machine;
 pub mod network;
 pub mod paths;
+pub mod peer_user;
 pub mod process;
 pub mod secret_file;
 pub mod socket;

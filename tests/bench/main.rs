@@ -16,6 +16,7 @@ mod support;
 
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,15 +34,19 @@ use serde_json::{Value, json};
 use support::api_client::ApiClient;
 use support::auth_server::AuthServer;
 use support::oidc_provider::OidcProvider;
-use support::sandbox::Sandbox;
+use support::sandbox::{PROGRAM, Sandbox};
 use support::token_family::RotationMode;
 
 const ROUNDS: usize = 200;
 
 fn main() {
-    // `cargo bench -- api` measures the socket alone.
-    if std::env::args().any(|argument| argument == "api") {
+    // `cargo bench -- api` measures the socket alone, and `cargo bench -- token` a warm `keepalive token`.
+    let is_asked_for = |name: &str| std::env::args().any(|argument| argument == name);
+    if is_asked_for("api") {
         return api_requests();
+    }
+    if is_asked_for("token") {
+        return warm_token();
     }
     least();
     let server = AuthServer::start(RotationMode::Strict);
@@ -56,6 +61,42 @@ fn main() {
     imports();
     refresh_cpu(&server);
     api_requests();
+    warm_token();
+}
+
+/// A run of `keepalive token` beside a daemon, against the least that any program takes, in turns. Of pizauth and oidc-agent
+/// each runs if it is installed, and has an account of the name `demo`.
+fn warm_token() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    let lines: [&[&str]; 5] = [
+        &["true"],
+        &[PROGRAM, "--version"],
+        &[PROGRAM, "token", "demo"],
+        &["pizauth", "show", "demo"],
+        &["oidc-token", "demo"],
+    ];
+    let run = |line: &[&str]| {
+        let mut command = sandbox.command(Path::new(line[0]));
+        let begin = Instant::now();
+        let ended = command.args(&line[1..]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        ended.is_ok_and(|status| status.success()).then(|| begin.elapsed())
+    };
+    let mut least = [Duration::MAX; 5];
+    for _ in 0..ROUNDS {
+        for (line, least) in lines.iter().zip(&mut least) {
+            *least = run(line).unwrap_or(Duration::MAX).min(*least);
+        }
+    }
+    let base = least[0].as_secs_f64();
+    for (line, least) in lines.iter().zip(least) {
+        let name = line.join(" ").replace(PROGRAM, "keepalive");
+        match least {
+            Duration::MAX => println!("{name}: did not run"),
+            least => println!("{name}: {least:.2?}, {:.2} times `true`", least.as_secs_f64() / base),
+        }
+    }
 }
 
 /// Requests a second on the daemon's socket, by clients that keep their connections, beside many that only hold one.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::support::api_client::{ApiClient, Reply};
 use super::support::auth_server::{AuthServer, Fault, HoldPoint};
-use super::support::eventually;
 use super::support::sandbox::Sandbox;
 use super::support::token_family::RotationMode;
+use super::support::{eventually, root};
 
 const TOKEN: &str = "/v1/profiles/demo/token";
 
@@ -396,32 +396,27 @@ fn token_that_is_known_is_given_without_opening_files() {
     assert_eq!(client.request("GET", TOKEN, "").expect(200).json()["generation"], 2);
 }
 
-/// The lines of keepalive-daemon(1), and a client in Python that has no library of ours.
+/// The lines that a page shows, which begin with this text.
+fn shown_lines(page: &str, begin: &str) -> String {
+    let page = std::fs::read_to_string(root().join("man").join(page)).unwrap();
+    let from = page.find(begin).unwrap_or_else(|| panic!("no {begin:?}"));
+    let end = page[from..].find("\n.").unwrap();
+    page[from..from + end].replace("\\e", "\\")
+}
+
+/// The recipes of keepalive-consumers(7).
 #[ignore = "needs curl, jq, python3; contrib/test runs it"]
 #[test]
-fn token_is_had_by_curl_and_python() {
-    const PYTHON: &str = r#"
-import http.client, json, os, socket
-connection = http.client.HTTPConnection("keepalive")
-connection.sock = socket.socket(socket.AF_UNIX)
-connection.sock.settimeout(65)
-connection.sock.connect(os.environ["XDG_RUNTIME_DIR"] + "/keepalive/keepalive.sock")
-for status, path in [(200, "demo/token?min_valid=5m"), (204, "demo/token?newer_than=1&wait=20ms"), (404, "no/token")]:
-    connection.request("GET", "/v1/profiles/" + path)
-    response = connection.getresponse()
-    body = response.read()
-    assert response.status == status, (response.status, body)
-    if status == 200:
-        print(json.loads(body)["access_token"])
-"#;
+fn recipes_for_curl_and_python_get_a_token() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::signed_in(&server);
     let _daemon = sandbox.daemon();
     let printed = sandbox.keepalive(&["token", "demo"]).exits(0).stdout;
-    let curl = "curl -fsS --unix-socket \"$XDG_RUNTIME_DIR/keepalive/keepalive.sock\" \
-                'http://k/v1/profiles/demo/token?min_valid=5m' | jq -r .access_token";
-    for (program, arguments) in [("sh", ["-c", curl]), ("python3", ["-c", PYTHON])] {
-        let out = sandbox.command(std::path::Path::new(program)).args(arguments).output().unwrap();
+    let curl = shown_lines("keepalive-consumers.7", "curl -fsS").replace("/xai/", "/demo/");
+    let python = shown_lines("keepalive-consumers.7", "import http.client");
+    let python = format!("{python}\nprint(token('demo')['access_token'])");
+    for (program, script) in [("sh", curl), ("python3", python)] {
+        let out = sandbox.command(std::path::Path::new(program)).args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stdout), printed, "{program}: {out:?}");
     }
 }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::other_tools::{jwt, now, sandbox, write};
-use super::support::auth_server::{AuthServer, HoldPoint};
+use super::support::api_client::{ApiClient, free_port};
+use super::support::auth_server::{AuthServer, Fault, HoldPoint};
 use super::support::eventually;
 use super::support::model_api::ModelApi;
 use super::support::sandbox::{Process, Sandbox};
@@ -21,15 +22,21 @@ struct Codex {
     sandbox: Sandbox,
     server: Arc<AuthServer>,
     api: ModelApi,
+    token_url: String,
 }
 
 impl Codex {
     /// What it has is old enough that it refreshes before its next request.
     fn signed_in() -> Self {
+        Self::signed_in_with(Duration::from_secs(20), "")
+    }
+
+    /// `more`: of the configuration.
+    fn signed_in_with(life: Duration, more: &str) -> Self {
         let server = Arc::new(AuthServer::start(RotationMode::Strict));
-        server.set_access_life(Duration::from_secs(20));
+        server.set_access_life(life);
         server.keep_old_access_tokens();
-        let (sandbox, api) = (sandbox(&server, "openai", ""), ModelApi::start(&server));
+        let (sandbox, api) = (sandbox(&server, "openai", more), ModelApi::start(&server));
         let answer = server.mint();
         let id_token = jwt(&json!({"sub": "ada", "exp": now() + 3600, "email": "ada@acme.example",
             NAME_OF_ACCOUNT: {"chatgpt_account_id": "acct-1", "chatgpt_plan_type": "pro"}}));
@@ -50,7 +57,28 @@ impl Codex {
                  requires_openai_auth = true\n[analytics]\nenabled = false\n"
             ),
         );
-        Self { sandbox, server, api }
+        let token_url = format!("{}/token", server.url());
+        Self { sandbox, server, api, token_url }
+    }
+
+    /// Puts a handle in the place of its refresh token, and the daemon in that of its token endpoint. `change`: what else it has.
+    fn with_handle(port: u16, change: impl Fn(&mut Value)) -> (Self, Process) {
+        let listener = format!("[broker]\nlisten = \"127.0.0.1:{port}\"\n");
+        let mut codex = Self::signed_in_with(Duration::from_secs(900), &listener);
+        let file = codex.sandbox.path("home/.codex/auth.json");
+        let change_file = |change: &dyn Fn(&mut Value)| {
+            let mut document: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+            change(&mut document);
+            write(&file, document.to_string());
+        };
+        change_file(&change);
+        codex.sandbox.keepalive(&["import", "openai", "--from", "codex"]).exits(0);
+        let made = codex.sandbox.keepalive(&["handle", "create", "openai", "--id-token", "--floor", "5m30s"]).exits(0);
+        change_file(&|document| document["tokens"]["refresh_token"] = made.stdout.trim().into());
+        codex.token_url = format!("http://127.0.0.1:{port}/oauth/token");
+        let daemon = codex.sandbox.daemon();
+        daemon.wait_for_line("listening on 127.0.0.1");
+        (codex, daemon)
     }
 
     /// Starts it several times at once, each for one turn.
@@ -59,7 +87,7 @@ impl Codex {
         let start = |_| {
             let mut command = self.sandbox.command(&program);
             command.args(["exec", "--skip-git-repo-check", "hi"]);
-            command.env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", format!("{}/token", self.server.url()));
+            command.env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", &self.token_url);
             // Nothing leaves this machine.
             command.envs([("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "127.0.0.1")]);
             Process::new(command.spawn().unwrap())
@@ -117,4 +145,44 @@ fn three_runs_of_codex_go_on_when_keepalive_feeds_it() {
     assert_eq!(counts.refresh_ok, counts.refresh_requests);
     let served = codex.api.served();
     assert!(served.len() == 2 * RUNS && served.iter().all(|(_, status)| *status == 200), "{served:?}");
+}
+
+#[ignore = "needs Codex; contrib/test runs it"]
+#[test]
+fn three_runs_of_codex_with_a_handle_make_one_refresh() {
+    let (codex, _daemon) = Codex::with_handle(free_port(), |_| {});
+    for run in codex.start_turns() {
+        assert!(run.finish().exits(0).stdout.contains("hello"));
+    }
+    let counts = codex.server.settled_counts();
+    assert_eq!((counts.refresh_requests, counts.presented_again, counts.families_revoked), (1, 0, 0), "{counts:?}");
+    let kept: Value =
+        serde_json::from_slice(&std::fs::read(codex.sandbox.path("home/.codex/auth.json")).unwrap()).unwrap();
+    assert!(kept["tokens"]["refresh_token"].as_str().unwrap().starts_with("kah_"), "{kept}");
+    assert!(codex.server.is_live(kept["tokens"]["access_token"].as_str().unwrap()));
+    let page = ApiClient::get(&codex.sandbox, "/metrics").expect(200).body;
+    assert!(page.contains("keepalive_requests_total{route=\"/oauth/token\",code=\"200\"} "), "{page}");
+}
+
+/// With an answer of 200 and such a token it would ask again at once, for ever.
+#[ignore = "needs Codex; contrib/test runs it"]
+#[test]
+fn codex_with_a_short_token_and_no_provider_ends() {
+    let short = |document: &mut Value| {
+        document["tokens"]["access_token"] = jwt(&json!({"exp": now() + 240})).into();
+        document["last_refresh"] = chrono::Utc::now().to_rfc3339().into();
+    };
+    let (codex, _daemon) = Codex::with_handle(free_port(), short);
+    codex.server.script(std::iter::repeat_n(Fault::Respond(429, "retry-after: 60\r\n", ""), 1000));
+    let began = std::time::Instant::now();
+    for run in codex.start_turns() {
+        run.finish();
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let page = ApiClient::get(&codex.sandbox, "/metrics").expect(200).body;
+    let count = |code: &str| {
+        let series = format!("keepalive_requests_total{{route=\"/oauth/token\",code=\"{code}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<usize>().ok()).unwrap_or(0)
+    };
+    assert!(count("200") == 0 && (1..=40 * RUNS).contains(&count("503")), "{page}");
 }

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use keepalive::cli::{Cli, completion_script, daemon_manual, manual, manual_of_command, synopsis};
 use keepalive::config::Config;
 use keepalive::events::EVENTS;
+use keepalive::profile::consumers::CONSUMERS;
 
 use super::support::root;
 use super::support::sandbox::{PROGRAM, Sandbox};
@@ -37,11 +38,39 @@ fn pages() -> Vec<(String, Vec<u8>)> {
         let full = sub.clone().name(name).bin_name(title.replacen('-', " ", 1)).display_name(name);
         let own = full.mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg }).override_usage(usage);
         let (file, text) = page(&own, title);
+        let text = without_subcommands(text);
         let more = if sub.get_name() == "daemon" { daemon_manual() } else { String::new() };
-        let rest = manual_of_command(sub.get_name());
+        let rest = subcommand_sections(sub) + &manual_of_command(sub.get_name());
         pages.push((file, [&text, more.as_bytes(), rest.as_bytes()].concat()));
     }
     pages
+}
+
+/// Without the list of pages that are not there: the actions stand in the page itself.
+fn without_subcommands(page: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8(page).unwrap();
+    let Some((before, list)) = text.split_once(".SH SUBCOMMANDS\n") else { return text.into_bytes() };
+    let rest = list.find(".SH ").map_or("", |at| &list[at..]);
+    format!("{before}{rest}").into_bytes()
+}
+
+/// The options of each action of a command that has some.
+fn subcommand_sections(command: &clap::Command) -> String {
+    let section = |action: &clap::Command| {
+        let name = format!("keepalive {} {}", command.get_name(), action.get_name());
+        let own = action.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        let own = own.mut_args(|arg| if arg.get_id() == "help" { arg.hide(true) } else { arg });
+        let (_, text) = page(&own, "x".into());
+        let text = String::from_utf8(text).unwrap();
+        let about = action.get_about().map(ToString::to_string).unwrap_or_default();
+        let lists = [".SH ARGUMENTS\n", ".SH OPTIONS\n"].iter().filter_map(|head| {
+            let (_, rest) = text.split_once(head)?;
+            Some(rest.split(".SH ").next().unwrap_or(rest).to_owned())
+        });
+        let usage = synopsis(action, &name).replace('-', "\\-");
+        format!(".SH \"{}\"\n{usage}\n.PP\n{about}.\n{}", name.to_uppercase(), lists.collect::<String>())
+    };
+    command.get_subcommands().map(section).collect()
 }
 
 fn page(command: &clap::Command, title: String) -> (String, Vec<u8>) {
@@ -89,6 +118,32 @@ fn man_pages_match_the_commands() {
         let file = file.unwrap().file_name().into_string().unwrap();
         let is_of_a_command = pages.iter().any(|(name, _)| *name == file) || !file.ends_with(".1");
         assert!(is_of_a_command, "man/{file} is of no command");
+    }
+}
+
+/// Every program that is fed, asks by a helper, or reads a format has its recipe, with what it was tested with.
+#[test]
+fn page_of_consumers_has_a_recipe_for_each() {
+    let page = std::fs::read_to_string(root().join("man/keepalive-consumers.7")).unwrap();
+    for consumer in CONSUMERS {
+        assert!(page.contains(&format!("\nkeepalive feed {} ", consumer.name)), "{}", consumer.name);
+        let version = consumer.tested.split([';', ',']).next().unwrap_or_default();
+        assert!(page.to_lowercase().contains(&version.to_lowercase()), "{}: {version}", consumer.name);
+    }
+    for recipe in page.split("\n.Ss ").skip(2) {
+        let is_judged = ["\nTests", "\nBy hand: ", "\nNot tested", "\nThe daemon gives"].iter();
+        assert!(is_judged.clone().any(|word| recipe.contains(word)), "{}", recipe.lines().next().unwrap_or_default());
+    }
+    for word in ["git", "docker", "cargo", "bazel", "openclaw"] {
+        let is_there = page.contains(&format!("keepalive helper {word}"))
+            || ["docker", "cargo"].contains(&word) && page.contains("\"keepalive\"");
+        assert!(is_there, "{word}");
+    }
+    for format in ["curl", "env", "kubectl", "gcloud-executable", "grok"] {
+        assert!(
+            page.contains(&format!("--format {format}")) || page.contains(&format!("--format, {format}")),
+            "{format}"
+        );
     }
 }
 
@@ -248,6 +303,7 @@ fn install_docs_puts_pages_where_man_finds_them() {
         "man/man1/keepalive.1",
         "man/man1/keepalive-token.1",
         "man/man5/keepalive.toml.5",
+        "man/man7/keepalive-consumers.7",
         "bash-completion/completions/keepalive",
         "zsh/site-functions/_keepalive",
         "fish/vendor_completions.d/keepalive.fish",

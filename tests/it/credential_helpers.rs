@@ -107,6 +107,29 @@ fn git_clones_with_the_token_as_password_or_bearer() {
     assert_eq!(server.counts().refresh_requests, 0);
 }
 
+/// Rule 41. As git calls it: the server has said that the password is wrong.
+#[test]
+fn erased_token_is_refreshed_once_if_it_is_the_newest() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    profile(&sandbox, &server, "hosts = [\"git.acme.example\"]");
+    let erase = |host: &str, password: &str| {
+        let request = format!("protocol=https\nhost={host}\nusername=oauth2\npassword={password}\n\n");
+        let run = helper(&sandbox, &["git", "erase"], &request).exits(0);
+        assert!(run.stdout.is_empty() && run.stderr.is_empty(), "{run:?}");
+        server.counts().refresh_requests
+    };
+    let old = token(&sandbox);
+    assert_eq!(erase("git.acme.example", &old), 0, "it is younger than a minute");
+    sandbox.age_token("demo", std::time::Duration::from_secs(120));
+    assert_eq!((erase("evil.example", &old), erase("git.acme.example", "other")), (0, 0));
+    assert_eq!(erase("git.acme.example", &old), 1);
+    assert_eq!((erase("git.acme.example", &old), erase("git.acme.example", &token(&sandbox))), (1, 1));
+    // A daemon is told.
+    let _daemon = sandbox.daemon();
+    assert_eq!(erase("git.acme.example", &token(&sandbox)), 1);
+}
+
 #[ignore = "needs git; contrib/test runs it"]
 #[test]
 fn hostile_submodule_gets_no_token() {

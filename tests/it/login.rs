@@ -413,13 +413,7 @@ fn impossible_login_is_refused_before_any_sign_in() {
 #[test]
 fn store_that_would_refuse_a_login_is_found_before_it() {
     let server = AuthServer::start(RotationMode::Strict);
-    let broken: [(&str, &dyn Fn(&Path)); 4] = [
-        ("ledger", &|store| std::fs::create_dir(store.join("ledger")).unwrap()),
-        ("ledger.lock", &|store| std::fs::create_dir(store.join("ledger.lock")).unwrap()),
-        ("tokens", &|store| std::fs::write(store.join("tokens"), "").unwrap()),
-        ("record.json", &|store| std::fs::create_dir_all(store.join("profiles/other/record.json")).unwrap()),
-    ];
-    for (what, spoil) in broken {
+    for what in ["ledger", "ledger.lock", "tokens", "profiles/other/record.json"] {
         let sandbox = with_device_flow(&server);
         sandbox.import("demo", &server.mint()).exits(0);
         let store = sandbox.path("state/keepalive");
@@ -427,7 +421,10 @@ fn store_that_would_refuse_a_login_is_found_before_it() {
             std::fs::remove_file(store.join(file)).unwrap_or_default();
         }
         std::fs::remove_dir_all(store.join("tokens")).unwrap_or_default();
-        spoil(&store);
+        match what {
+            "tokens" => std::fs::write(store.join(what), "").unwrap(),
+            _ => std::fs::create_dir_all(store.join(what)).unwrap(),
+        }
         let run = sandbox.keepalive(&["login", "demo"]).exits(69).says(what);
         assert!(!run.stderr.contains("enter the code"), "{what}: {run:#?}");
         sandbox.import("demo", &server.mint()).exits(69).says(what);

@@ -17,6 +17,7 @@ mod fixture;
 mod import;
 mod kill;
 mod logout;
+mod mirror;
 mod mutations;
 mod power;
 mod proxy;
@@ -57,6 +58,7 @@ const SWEEPS: &[KillSweep] = &[
     ("kill-keyring", kill::on_keyring),
     ("logout", logout::run),
     ("import", import::run),
+    ("mirror", mirror::run),
     ("errno", errno::run),
     ("proxy", proxy::run),
     ("power", power::run),

@@ -62,13 +62,13 @@ fn sweep(disk: &LoopDisk, step: u64) -> SweepReport {
 }
 
 /// An image, mounted while this lives.
-struct LoopDisk {
+pub(super) struct LoopDisk {
     dir: tempfile::TempDir,
     options: String,
 }
 
 impl LoopDisk {
-    fn new(name: &str, mkfs: &str, options: &str, mib: u64) -> Self {
+    pub(super) fn new(name: &str, mkfs: &str, options: &str, mib: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = Self { dir, options: format!("loop,{options}") };
         std::fs::File::create(disk.live()).unwrap().set_len(mib << 20).unwrap();
@@ -76,11 +76,11 @@ impl LoopDisk {
         disk
     }
 
-    fn live(&self) -> PathBuf {
+    pub(super) fn live(&self) -> PathBuf {
         self.dir.path().join("live")
     }
 
-    fn crashed(&self) -> PathBuf {
+    pub(super) fn crashed(&self) -> PathBuf {
         self.dir.path().join("crashed")
     }
 
@@ -88,14 +88,14 @@ impl LoopDisk {
         self.dir.path().join("at")
     }
 
-    fn mount(&self, at: &std::path::Path) {
+    pub(super) fn mount(&self, at: &std::path::Path) {
         checked(Command::new("mount").args(["-o", &self.options]).arg(self.live()).arg(at));
         // Where it is, for the end.
         let _old = std::fs::remove_file(self.mounted());
         std::os::unix::fs::symlink(at, self.mounted()).unwrap();
     }
 
-    fn unmount(&self) {
+    pub(super) fn unmount(&self) {
         if let Ok(at) = std::fs::read_link(self.mounted()) {
             checked(Command::new("umount").arg(at));
             std::fs::remove_file(self.mounted()).unwrap();

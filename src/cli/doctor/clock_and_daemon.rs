@@ -2,9 +2,11 @@
 
 use crate::cli::doctor::Finding;
 use crate::cli::keeper::{Keeper, REMEDY};
+use crate::cli::listener_state::TcpListenerState;
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::outcome::{ErrorKind, Failure};
+use crate::sys::peer_user;
 
 /// 2026-01-01: this program is younger than that, so an earlier clock is wrong.
 const EARLIEST_PLAUSIBLE_TIME: i64 = 1_767_225_600;
@@ -15,6 +17,34 @@ pub(super) fn check_clock(setup: &Setup, _: &Output) -> Vec<Finding> {
 
 pub(super) fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
     vec![daemon(setup)]
+}
+
+/// Nothing is told of a listener that is not configured.
+pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
+    let handles = setup.store.handles().list().err().map(|e| Finding::from_store_error("handles", &e));
+    let listener = TcpListenerState::of(setup).map(|(address, state)| match state {
+        TcpListenerState::Listening if !peer_user::is_told() => {
+            let text = format!("listening on {address}; this system does not tell the user of a client");
+            let hint = match cfg!(target_os = "linux") {
+                true => "handles are refused unless they are made with --any-user; load the kernel module tcp_diag",
+                false => "a handle is all that protects the tokens: keep each secret",
+            };
+            Finding::warning("listener", text, hint)
+        }
+        TcpListenerState::Listening => Finding::good("listener", format!("listening on {address}")),
+        TcpListenerState::Failed(failure) => {
+            Finding::warning("listener", failure.message, failure.hint.as_deref().unwrap_or_default())
+        }
+        TcpListenerState::Pending => Finding::warning(
+            "listener",
+            format!("the daemon does not listen on {address} yet"),
+            "if that stays so, restart it: its log says why",
+        ),
+        TcpListenerState::NoDaemon => {
+            Finding::warning("listener", format!("no daemon listens on {address}"), "keepalive service install")
+        }
+    });
+    handles.into_iter().chain(listener).collect()
 }
 
 fn clock(setup: &Setup) -> Finding {

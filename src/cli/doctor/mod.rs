@@ -47,6 +47,7 @@ const CHECKS: &[Check] = &[
     store::check_key,
     clock_and_daemon::check_clock,
     clock_and_daemon::check_daemon,
+    clock_and_daemon::check_listener,
     profiles::check,
     tool_copies::check,
     mirrors::check,

@@ -1,6 +1,7 @@
 //! The protocol of git's credential helpers, gitcredentials(7) and git-credential(1).
 
 use super::session::{HelperReply, Served, ServedToken};
+use crate::credential::secret::AccessToken;
 use crate::hosts::ServerName;
 use crate::profile::GitAuth;
 
@@ -10,6 +11,8 @@ pub(super) struct GitRequest {
     protocol: String,
     host: String,
     username: Option<String>,
+    /// What a server has rejected, where git says so.
+    shown: Vec<AccessToken>,
     /// Git takes a credential with a scheme of its own, since 2.46.
     takes_authtype: bool,
 }
@@ -22,6 +25,7 @@ impl GitRequest {
             match key {
                 "protocol" => value.clone_into(&mut request.protocol),
                 "host" => value.clone_into(&mut request.host),
+                "password" | "credential" => request.shown.extend(AccessToken::new(value)),
                 "username" => request.username = Some(value.to_owned()),
                 "capability[]" => request.takes_authtype |= value == "authtype",
                 _ => {}
@@ -32,6 +36,11 @@ impl GitRequest {
 
     pub(super) fn servers(&self) -> Vec<ServerName> {
         ServerName::of_parts(&self.protocol, &self.host).into_iter().collect()
+    }
+
+    /// The tokens that came with `erase`, which a server has rejected.
+    pub(super) fn shown(&self) -> &[AccessToken] {
+        &self.shown
     }
 
     /// The answer to `get`. After a failure git must ask no other helper and no person: those would not know the token.

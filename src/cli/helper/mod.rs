@@ -146,6 +146,10 @@ fn git_reply(session: &HelperSession<'_>, verb: &str) -> HelperReply {
     let request = GitRequest::parse(&read_block());
     match verb {
         "get" => request.answer(session.serve(&request.servers())),
+        "erase" => {
+            session.report_rejected(&request.servers(), request.shown());
+            HelperReply::silent()
+        }
         _ => HelperReply::silent(),
     }
 }

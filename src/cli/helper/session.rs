@@ -8,7 +8,9 @@ use crate::cli::obtain::{NoToken, OwnFlights, TokenWish, check_carriable, obtain
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::setup::Setup;
 use crate::clock::Timestamp;
+use crate::credential::secret::AccessToken;
 use crate::engine::access_token::TokenOutput;
+use crate::engine::rejected_token::RejectionReport;
 use crate::events;
 use crate::hosts::ServerName;
 use crate::outcome::{ErrorKind, Failure};
@@ -147,6 +149,30 @@ impl<'a> HelperSession<'a> {
                     Err(none) => Served::Failed(none),
                 }
             }
+        }
+    }
+
+    /// A server has rejected a token that was shown to it. If it is the newest one of the server's profile, one refresh is made,
+    /// unless one was made for that reason a moment ago. What fails is no concern of the program, which waits for no answer.
+    pub(super) fn report_rejected(&self, servers: &[ServerName], shown: &[AccessToken]) {
+        let (Ok(candidates), Ok(setup)) = (self.candidates(), self.setup()) else { return };
+        let Choice::One(candidate) = choose(&candidates, servers) else { return };
+        let wish = TokenWish {
+            profile: candidate.name.clone(),
+            min_valid: Duration::ZERO,
+            timeout: self.budget,
+            id_token: false,
+            rejection: None,
+        };
+        let Ok(current) = obtain(setup, &wish, &|| {}) else { return };
+        if !shown.iter().any(|shown| shown.expose() == current.token.access_token) {
+            return;
+        }
+        let report = RejectionReport::proven(current.token.generation);
+        let (_, own_flights) = current.into_parts();
+        self.own_flights.borrow_mut().push(own_flights);
+        if let Ok(newer) = obtain(setup, &TokenWish { rejection: Some(report), ..wish }, &|| {}) {
+            self.own_flights.borrow_mut().push(newer.into_parts().1);
         }
     }
 

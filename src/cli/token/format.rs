@@ -16,7 +16,7 @@ use crate::sys::paths;
 
 /// How a token is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum Format {
     /// The token alone: msmtp, mbsync, Codex, and scripts
     Raw,
     /// A JSON object with the token, its expiry, scope and generation

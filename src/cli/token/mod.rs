@@ -1,18 +1,20 @@
 //! `keepalive token`: prints an access token that is valid for long enough, in the form that a program reads.
 
-mod format;
+pub(super) mod format;
 
 use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
-use super::obtain::{NoToken, ObtainedToken, TokenWish, obtain};
+use super::obtain::{NoToken, TokenWish, obtain};
 use super::output::{CommandStatus, Output};
 use super::{GlobalArgs, completion};
 use crate::cli::setup::Setup;
+use crate::clock::Timestamp;
+use crate::engine::access_token::TokenOutput;
 use crate::engine::rejected_token::RejectionReport;
-use crate::outcome::{ErrorKind, Failure};
+use crate::outcome::{ErrorKind, Failure, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::sys::paths;
 use format::{Format, FormatInput, gcloud_failure, render};
@@ -27,23 +29,23 @@ use format::{Format, FormatInput, gcloud_failure, render};
 pub struct TokenArgs {
     /// Profile whose token to print
     #[arg(value_name = "PROFILE", value_parser = super::profile_name, add = ArgValueCandidates::new(completion::profiles))]
-    profile: ProfileName,
+    pub(super) profile: ProfileName,
     /// Refresh unless the token is valid for at least DUR [default: 60s; for grok 10m]
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
-    min_valid: Option<Duration>,
+    pub(super) min_valid: Option<Duration>,
     /// Output format
     #[arg(long, value_enum, value_name = "F", default_value_t = Format::Raw)]
-    format: Format,
+    pub(super) format: Format,
     /// Wait at most DUR. A refresh by another process continues; one that this command sent is always finished first
     /// [default: 60s, or less if the reader of the format waits less]
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     /// Put the ID token into the JSON, too, if there is one
     #[arg(long)]
-    id_token: bool,
+    pub(super) id_token: bool,
     /// Name of the variable of --format env [default: KEEPALIVE_ACCESS_TOKEN]
     #[arg(long, value_name = "NAME", value_parser = super::variable_name)]
-    env: Option<String>,
+    pub(super) env: Option<String>,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -53,7 +55,7 @@ impl TokenArgs {
         if out.is_json { Format::Json } else { self.format }
     }
 
-    fn wish(&self, format: Format) -> TokenWish {
+    pub(super) fn wish(&self, format: Format) -> TokenWish {
         // Grok begins to ask again 5 minutes before the end.
         let min_valid = if format == Format::Grok { 10 * MINUTE } else { MINUTE };
         TokenWish {
@@ -64,6 +66,20 @@ impl TokenArgs {
             rejection: (format == Format::Grok && paths::is_grok_token_rejected())
                 .then_some(RejectionReport::unproven(None)),
         }
+    }
+
+    /// The token as text.
+    pub(super) fn rendered(
+        &self,
+        format: Format,
+        token: &TokenOutput,
+        outcome: OutcomeKind,
+        warnings: &[String],
+        now: Timestamp,
+    ) -> Result<String, Failure> {
+        let exec_info = paths::kubernetes_exec_info();
+        let (variable, exec_info) = (self.env.as_deref().unwrap_or(paths::TOKEN), exec_info.as_deref());
+        render(format, &FormatInput { profile: &self.profile, token, outcome, warnings, now, variable, exec_info })
     }
 }
 
@@ -89,27 +105,16 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         Err(failure) => return refuse(format, NoToken::of_config(failure), out),
     };
     let printed = obtain(&setup, &args.wish(format), &explain).and_then(|obtained| {
-        let text = rendered(args, format, &setup, &obtained)?;
+        let (token, now) = (&obtained.token, setup.clock.now().wall);
+        let text = args
+            .rendered(format, token, obtained.outcome, &obtained.warnings, now)
+            .map_err(|failure| NoToken { failure, status: CommandStatus::Failed })?;
         obtained.warn(&args.profile, out);
         out.data(&text);
         Ok(())
     });
     setup.tell_mirror_news(out);
     printed.map_or_else(|none| refuse(format, none, out), |()| CommandStatus::Ok)
-}
-
-fn rendered(args: &TokenArgs, format: Format, setup: &Setup, obtained: &ObtainedToken) -> Result<String, NoToken> {
-    let exec_info = paths::kubernetes_exec_info();
-    let input = FormatInput {
-        profile: &args.profile,
-        token: &obtained.token,
-        outcome: obtained.outcome,
-        warnings: &obtained.warnings,
-        now: setup.clock.now().wall,
-        variable: args.env.as_deref().unwrap_or(paths::TOKEN),
-        exec_info: exec_info.as_deref(),
-    };
-    render(format, &input).map_err(|failure| NoToken { failure, status: CommandStatus::Failed })
 }
 
 /// Ends without a token. A program gets one line on stderr, and a person more; so does a script that prints a token, of a

@@ -51,6 +51,16 @@ impl Layout {
         self.dir.join("ledger.lock")
     }
 
+    /// The handles that were made, by their hashes.
+    pub fn handles(&self) -> PathBuf {
+        self.dir.join("handles.json")
+    }
+
+    /// How the daemon's TCP listener stands, for those who look at the store.
+    pub fn listener(&self) -> PathBuf {
+        self.dir.join("listener.json")
+    }
+
     /// When one-shot runs over all profiles were made.
     pub fn runs(&self) -> PathBuf {
         self.dir.join("runs.json")

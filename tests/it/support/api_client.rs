@@ -1,6 +1,8 @@
-//! A client of the daemon's socket that does only what a test tells it: one connection, raw requests, whole responses.
+//! A client of the daemon's socket and of its TCP listener that does only what a test tells it: one connection, raw requests, whole responses.
 
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
@@ -11,6 +13,12 @@ use super::sandbox::Sandbox;
 pub struct ApiClient {
     pub stream: UnixStream,
     received: Vec<u8>,
+    host: String,
+}
+
+/// A port of this machine that no program listens on at this moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[derive(Debug)]
@@ -22,10 +30,19 @@ pub struct Reply {
 
 impl ApiClient {
     pub fn connect(sandbox: &Sandbox) -> Self {
-        let stream = UnixStream::connect(sandbox.path("run/keepalive/keepalive.sock")).unwrap();
+        Self::on(UnixStream::connect(sandbox.path("run/keepalive/keepalive.sock")).unwrap(), "k".into())
+    }
+
+    pub fn connect_tcp(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        // Both are descriptors that bytes go through.
+        Self::on(UnixStream::from(OwnedFd::from(stream)), format!("127.0.0.1:{port}"))
+    }
+
+    fn on(stream: UnixStream, host: String) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, received: Vec::new() }
+        Self { stream, received: Vec::new(), host }
     }
 
     /// One request on a connection of its own.
@@ -40,7 +57,24 @@ impl ApiClient {
     }
 
     pub fn send(&mut self, method: &str, target: &str, fields: &str) {
-        self.stream.write_all(format!("{method} {target} HTTP/1.1\r\nhost: k\r\n{fields}\r\n").as_bytes()).unwrap();
+        let host = &self.host;
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n");
+        self.stream.write_all(head.as_bytes()).unwrap();
+    }
+
+    /// A request with whatever bytes.
+    pub fn raw(&mut self, request: &str) -> Reply {
+        self.stream.write_all(request.as_bytes()).unwrap();
+        self.reply()
+    }
+
+    /// `content_type`: none if it is empty.
+    pub fn post(&mut self, target: &str, content_type: &str, body: &str) -> Reply {
+        let content_type =
+            if content_type.is_empty() { String::new() } else { format!("content-type: {content_type}\r\n") };
+        let host = &self.host;
+        let head = format!("POST {target} HTTP/1.1\r\nhost: {host}\r\n{content_type}content-length: {}", body.len());
+        self.raw(&format!("{head}\r\n\r\n{body}"))
     }
 
     /// The next response; panics if the connection ends before it.

@@ -319,7 +319,8 @@ fn unblocked_status(
         (_, false, _) => ProfileState::Fresh,
     };
     let error = if state == ProfileState::Fresh { None } else { last_error };
-    match login_ended(journal, now).filter(|_| state == ProfileState::Fresh) {
+    let may_end = state == ProfileState::Fresh && renewal_at(journal).is_none();
+    match login_ended(journal, now).filter(|_| may_end) {
         Some(ended) => ProfileStatus::new(ProfileState::NeedsLogin, Some(planned), Some(ended)),
         None => ProfileStatus::new(state, Some(planned), error),
     }
@@ -330,7 +331,7 @@ const MIN_RENEWAL_LIFETIME: Duration = Duration::from_secs(5);
 
 /// When a refresh token must be renewed whatever its access token says (rule 35): after three quarters of its lifetime.
 /// If a refresh did not prolong it, no other will, and the end stays.
-pub(super) fn renewal_at(journal: &Journal) -> Option<Timestamp> {
+fn renewal_at(journal: &Journal) -> Option<Timestamp> {
     let told = journal.validity.as_ref()?.obtained.wall;
     let life = journal.login_by.filter(|_| !journal.is_login_by_final)?.since(told);
     (life >= MIN_RENEWAL_LIFETIME).then(|| told.plus(life / 4 * 3))

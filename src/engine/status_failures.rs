@@ -1,7 +1,6 @@
 //! What a status tells that no attempt has told. (pure)
 
 use crate::clock::Moment;
-use crate::engine::status;
 use crate::outcome::{ErrorKind, Failure};
 use crate::store::journal::Journal;
 
@@ -27,7 +26,7 @@ pub(super) fn revocation_in_doubt(journal: &Journal) -> Failure {
 /// What a person should know while the access token lives on, and the refresh token has come to an end that no refresh
 /// moves (rule 35). The next refresh is tried all the same: the server may have been wrong about it.
 pub(super) fn login_ended(journal: &Journal, now: &Moment) -> Option<Failure> {
-    let end = journal.login_by.filter(|end| *end <= now.wall && status::renewal_at(journal).is_none())?;
+    let end = journal.login_by.filter(|end| *end <= now.wall)?;
     let until = journal.validity.as_ref()?.expires_at().to_the_second();
     let message = format!(
         "the refresh token itself ended at {}, as the server had told; the access token lives until {until}",

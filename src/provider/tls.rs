@@ -139,9 +139,15 @@ fn reason(why: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not made out for a server".into()
         }
+        CertificateError::Other(OtherError(inner)) if is_authority(inner) => "it is that of an authority".into(),
         CertificateError::Other(OtherError(inner)) => in_words(&inner.to_string()),
         other => in_words(&other.to_string()),
     }
+}
+
+/// The server shows the certificate of an authority as its own.
+fn is_authority(why: &dyn std::fmt::Display) -> bool {
+    why.to_string().contains("CaUsedAsEndEntity")
 }
 
 /// A name of a certificate without the type that the library writes around it: `DnsName("a.example")`.
@@ -161,13 +167,13 @@ fn remedy(why: &CertificateError) -> &'static str {
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => {
-            "; if that clock is right, the server's operator must renew it; else set the clock: timedatectl set-ntp true"
+            "; if the clock of this machine is right, the server's operator must renew it; otherwise set the clock: timedatectl set-ntp true"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "; check the host name of the endpoint"
         }
-        CertificateError::Other(OtherError(inner)) if inner.to_string().contains("CaUsedAsEndEntity") => {
-            "; the server shows the certificate of an authority as its own; its operator must give it one for a server"
+        CertificateError::Other(OtherError(inner)) if is_authority(inner) => {
+            "; the server's operator must give it one that is made out for a server"
         }
         _ => "; the server's operator must replace it",
     }

@@ -3,6 +3,7 @@
 //!
 //! No function takes a secret. Of a fingerprint only the beginning is logged.
 
+mod hooks;
 mod programs;
 
 use std::fmt::Display;
@@ -14,6 +15,7 @@ pub use self::programs::*;
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::secret::Fingerprint;
+pub use crate::events::hooks::{hook_done, hook_failed, hook_starts, hook_trouble, hook_waits, login_due};
 use crate::outcome::{Failure, Outcome, OutcomeKind, ProfileState};
 use crate::profile::{Profile, ProfileName};
 
@@ -32,7 +34,7 @@ const fn event(name: &'static str, level: &'static str, text: &'static str) -> E
 }
 
 /// All events, in the order of the manual.
-pub const EVENTS: [EventInfo; 53] = [
+pub const EVENTS: [EventInfo; 58] = [
     event("daemon.up", "info", "The daemon accepts requests."),
     event("listener.up", "info", "The daemon accepts requests on TCP."),
     event("listener.failed", "error", "The daemon cannot listen on TCP; it tries again each 30 s."),
@@ -56,6 +58,12 @@ pub const EVENTS: [EventInfo; 53] = [
     event("follow.alone", "warn", "The followed tool is signed out, so keepalive goes on alone."),
     event("mirror.written", "info", "A mirror has the newest access token."),
     event("mirror.failed", "warn", "A mirror was not written; the refresh itself is not affected."),
+    event("login.due", "warn", "The refresh token ends in some days, and no refresh prolongs it."),
+    event(
+        "hook.failed",
+        "warn",
+        "A hook or a notification failed; stderr has its last words. The refresh is not affected.",
+    ),
     event("logout", "info", "A profile was signed out by this command."),
     event("profile.gone", "info", "A profile was signed out by another process."),
     event("network.changed", "info", "The network has changed, so profiles that reached no server are tried again."),
@@ -95,13 +103,16 @@ pub const EVENTS: [EventInfo; 53] = [
     event("helper.declines", "debug", "A credential helper gives out nothing, and why."),
     event("exec.start", "debug", "keepalive exec starts its command; the token has this generation."),
     event("exec.again", "debug", "The command of keepalive exec runs once more, or does not, and why."),
+    event("hook.start", "debug", "A hook is run, for the event in hook."),
+    event("hook.done", "debug", "A hook or a notification has done its work."),
+    event("hook.waits", "debug", "What a hook is told waits until the one before it has ended."),
     event("socket.request", "debug", "A request of a program was answered: its path and the status of the response."),
     event("socket.closed", "debug", "A client closed its connection early."),
     event("step", "trace", "A single step of keepalive, such as a file that is written."),
 ];
 
 /// The fields that events share, in the order of the manual.
-pub const FIELDS: [(&str, &str); 20] = [
+pub const FIELDS: [(&str, &str); 22] = [
     ("event", "The name of the event."),
     ("profile", "The name of the profile."),
     ("provider", "The name of the provider."),
@@ -114,6 +125,8 @@ pub const FIELDS: [(&str, &str); 20] = [
     ("mirror", "The file, directory or program that gets an access token."),
     ("listener", "What a request came by: socket or tcp."),
     ("handle", "The id of the handle that a request came with."),
+    ("hook", "What a hook is run for: the event that it is told."),
+    ("stderr", "The end of what a hook wrote to standard error, without tokens that keepalive knows."),
     ("rule", "The number of the rule in src/PROTOCOL.md."),
     ("retry_at", "When keepalive tries again."),
     ("at", "When the next check is."),

@@ -39,6 +39,8 @@ pub mod store;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod engine;
 #[cfg_attr(not(doc_internals), doc(hidden))]
+pub mod hooks;
+#[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod mirror;
 #[cfg_attr(not(doc_internals), doc(hidden))]
 pub mod signin;

@@ -2,6 +2,7 @@
 
 mod consumer_settings;
 pub mod consumers;
+mod hook_settings;
 pub mod mirror;
 pub mod mirror_value;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use consumer_settings::{ConsumerSettings, GitAuth, is_variable_name};
+pub use hook_settings::{DesktopNotices, HookEvent, HookSettings};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -102,6 +104,8 @@ pub struct Profile {
     pub consumers: ConsumerSettings,
     /// What is kept up to date for other programs.
     pub mirrors: Vec<Mirror>,
+    /// What is run when something happens to it.
+    pub hooks: HookSettings,
 }
 
 /// Finds a profile by name in the current configuration.

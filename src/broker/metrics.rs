@@ -126,11 +126,25 @@ fn gauges(profiles: &[Value], per_profile: Option<bool>, connections: &Connectio
         let count = profiles.iter().filter(|profile| profile["state"] == state).count();
         states.get_or_create(&[("state", state.into())]).set(count as f64);
     }
+    add_hooks(&mut registry, profiles);
     if per_profile.unwrap_or(profiles.len() <= MAX_PROFILES) {
         add_profiles(&mut registry, profiles);
         add_mirrors(&mut registry, profiles);
     }
     registry
+}
+
+/// How often hooks ran, in any process, as their records have it.
+fn add_hooks(registry: &mut Registry, profiles: &[Value]) {
+    let runs = Counters::<2>::default();
+    registry.register("hook_runs", "Runs of hooks that have ended", runs.clone());
+    for hook in profiles.iter().filter_map(|profile| profile["hooks"].as_array()).flatten() {
+        let event = hook["event"].as_str().unwrap_or_default();
+        let (all, failed) = (hook["runs"].as_u64().unwrap_or(0), hook["failures"].as_u64().unwrap_or(0));
+        for (result, count) in [("ok", all.saturating_sub(failed)), ("failed", failed)] {
+            runs.get_or_create(&[("event", event.to_owned().into()), ("result", result.into())]).inc_by(count);
+        }
+    }
 }
 
 /// What is so of each profile.
@@ -204,7 +218,8 @@ mod tests {
         metrics.count_rejected(&"p".parse().unwrap(), RejectionAnswer::TooSoon);
         let profile = json!({"profile": "p", "provider": "acme", "state": "fresh", "generation": 7,
             "expires_at": "2026-11-30T12:00:00Z", "refresh_at": null, "login_by": null,
-            "mirrors": [{"path": "/a", "state": "current"}, {"path": "/b", "state": "conflict"}]});
+            "mirrors": [{"path": "/a", "state": "current"}, {"path": "/b", "state": "conflict"}],
+            "hooks": [{"event": "needs_login", "runs": 3, "failures": 1}]});
         let connections = ConnectionTable::new(2, 1);
         let _open = connections.enter(ListenerKind::Tcp).unwrap();
         let page = metrics.render(std::slice::from_ref(&profile), None, &connections).unwrap();
@@ -215,6 +230,8 @@ mod tests {
             "keepalive_refresh_duration_seconds_count{provider=\"acme\",outcome=\"refreshed\"} 1",
             "keepalive_reported_rejected_total{profile=\"p\",acted=\"too_soon\"} 1",
             "keepalive_access_token_expiry_timestamp_seconds{profile=\"p\",provider=\"acme\"} 1796040000.0",
+            "keepalive_hook_runs_total{event=\"needs_login\",result=\"ok\"} 2",
+            "keepalive_hook_runs_total{event=\"needs_login\",result=\"failed\"} 1",
             "keepalive_generation{profile=\"p\",provider=\"acme\"} 7.0",
             "keepalive_profile_state{profile=\"p\",state=\"fresh\"} 1.0",
             "keepalive_profile_state{profile=\"p\",state=\"due\"} 0.0",

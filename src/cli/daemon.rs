@@ -24,10 +24,11 @@ use crate::cli::setup::Setup;
 use crate::config::{BrokerSettings, Config, GceSettings};
 use crate::engine::Engine;
 use crate::events;
+use crate::hooks::watch::{HookNote, HookWatch};
 use crate::mirror::watch;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{Profile, ProfileLookup, ProfileName};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{ChangeListener, Scheduler};
 use crate::store::{Store, StoreError};
 use crate::sys::file_watch::{Change, ChangeWatcher, FileStamp, MISSING_POLLS, file_stamp};
 use crate::sys::lockfile::{LockFile, LockHolder};
@@ -83,13 +84,15 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     process::raise_open_file_limit(OPEN_FILES);
     let socket = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
     let shared = Arc::new(DaemonState::new(setup));
-    let scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
+    let mut scheduler = Scheduler::new(engine.clone(), shared.profile_lookup());
     let bell = Arc::clone(&scheduler.config_changed);
     let broker = shared.broker(engine.clone(), &scheduler);
     let mut stop = StopSignals::for_daemon(&endpoint).map_err(deaf)?;
     events::daemon_up(&socket_path);
     notify_systemd(&[sd_notify::NotifyState::Ready]);
-    let reloading = shared.clone().watch_config(seen, hangup, (bell, watch_mirrors(&shared)), has_trouble);
+    let mirrors = watch_mirrors(&shared);
+    scheduler.on_change = watch_hooks(&shared);
+    let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
     let listening = Arc::clone(&shared).serve_tcp(broker.clone());
     let serving = services.spawn(async move {
         tokio::select! {
@@ -108,21 +111,28 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     // The engine is told before anything is dropped, so that no flight that queues now sends.
     engine.stop();
     services.shutdown_background();
+    let late = finish(&engine, &shared.setup, out);
+    match broken {
+        Some(failure) => Err((CommandStatus::Failed, failure)),
+        None if late > 0 => Ok(CommandStatus::TryAgain),
+        None => Ok(signals::exit_status_of_stop()),
+    }
+}
+
+/// Waits for what is under way, and removes what tells of a running daemon. Returns how many refreshes did not finish.
+fn finish(engine: &Engine, setup: &Setup, out: &Output) -> usize {
     notify_systemd(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(event = "daemon.stop", "stopping; finishing refreshes in progress");
     let late = engine.drain();
+    setup.hooks().end_all();
     // The next daemon replaces them anyway.
-    let traces = [socket_path, shared.setup.store.layout().listener()];
+    let traces = [setup.environment.socket.clone(), setup.store.layout().listener()];
     let _gone = traces.map(std::fs::remove_file);
     for name in &late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }
     tracing::info!(event = "daemon.stop", "stopped");
-    match broken {
-        Some(failure) => Err((CommandStatus::Failed, failure)),
-        None if !late.is_empty() => Ok(CommandStatus::TryAgain),
-        None => Ok(signals::exit_status_of_stop()),
-    }
+    late.len()
 }
 
 /// Looks at the mirrors, on a thread of its own that ends with the process. What it writes is whole or not there.
@@ -134,6 +144,21 @@ fn watch_mirrors(shared: &Arc<DaemonState>) -> Option<Sender<()>> {
         Ok(_) => Some(bell),
         Err(error) => {
             tracing::error!(event = "internal", %error, "cannot start the thread of the mirrors");
+            None
+        }
+    }
+}
+
+/// Looks at what hooks are to be told, on a thread of its own that ends with the process. Returns whom to tell of a profile
+/// that has changed.
+fn watch_hooks(shared: &Arc<DaemonState>) -> Option<ChangeListener> {
+    let (tell, notes) = mpsc::channel();
+    let watch = HookWatch::new(Arc::clone(shared.setup.hooks()), shared.profile_lookup(), (tell.clone(), notes));
+    match std::thread::Builder::new().name("hooks".into()).spawn(move || watch.run()) {
+        // If that thread is gone, the log says why.
+        Ok(_) => Some(Box::new(move |name| drop(tell.send(HookNote::Changed(name.clone()))))),
+        Err(error) => {
+            tracing::error!(event = "internal", %error, "cannot start the thread of the hooks");
             None
         }
     }

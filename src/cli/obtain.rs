@@ -42,7 +42,7 @@ pub(super) struct NoToken {
     pub status: CommandStatus,
 }
 
-/// The refreshes that this process has begun, after which mirrors may have news ([`Setup::tell_mirror_news`]). One that was sent must be completed, so dropping this waits for them.
+/// The refreshes that this process has begun, after which mirrors may have news ([`Setup::tell_news`]). One that was sent must be completed, so dropping this waits for them.
 pub(super) struct OwnFlights(Option<Engine>);
 
 impl Drop for OwnFlights {

@@ -22,6 +22,7 @@ use crate::scheduler::run_interval;
 use crate::sys::clock::SystemClock;
 use crate::sys::lockfile::LockHolder;
 use crate::sys::paths::Environment;
+use crate::sys::threads;
 
 /// Refresh the profiles that are due, then exit
 ///
@@ -122,7 +123,10 @@ fn refresh(
     let late = engine.drain();
     // Of a profile that was fresh, an earlier run may have left a mirror behind.
     seen.iter().flatten().for_each(|(profile, _)| drop(setup.mirrors().update(profile)));
-    setup.tell_mirror_news(out);
+    let profiles = seen.iter().flatten().map(|(profile, _)| profile).collect();
+    // A reminder may be due for one that nothing was tried for, and of some an earlier run has left something to tell.
+    drop(threads::map(MAX_CONCURRENT, profiles, |profile| setup.hooks().look(profile, None)));
+    setup.tell_news(out);
     for name in late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));
     }

@@ -12,7 +12,9 @@ use crate::cli::output::Output;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::Config;
+use crate::engine::after_flight::AfterFlight;
 use crate::engine::{Engine, with_names};
+use crate::hooks::Hooks;
 use crate::import_sources::ToolStores;
 use crate::mirror::Mirrors;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
@@ -33,6 +35,7 @@ pub(crate) struct Setup {
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
     mirrors: OnceLock<Arc<Mirrors>>,
+    hooks: OnceLock<Arc<Hooks>>,
 }
 
 impl Setup {
@@ -41,7 +44,14 @@ impl Setup {
         let places = Environment::from_env(global.config.as_deref());
         let config = load(&places)?;
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new() })
+        Ok(Self {
+            environment: places,
+            config,
+            store,
+            clock: Arc::new(SystemClock),
+            mirrors: OnceLock::new(),
+            hooks: OnceLock::new(),
+        })
     }
 
     /// As [`Setup::new`], but a named configuration file need not exist: the command is about to create it.
@@ -49,7 +59,14 @@ impl Setup {
         let places = Environment::from_env(global.config.as_deref());
         let config = load_named(&places, false)?;
         let store = Arc::new(open_store(&config.store, &places));
-        Ok(Self { environment: places, config, store, clock: Arc::new(SystemClock), mirrors: OnceLock::new() })
+        Ok(Self {
+            environment: places,
+            config,
+            store,
+            clock: Arc::new(SystemClock),
+            mirrors: OnceLock::new(),
+            hooks: OnceLock::new(),
+        })
     }
 
     /// A setup of the same places with the configuration of this moment, for a daemon.
@@ -59,7 +76,7 @@ impl Setup {
         store: Arc<Store>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { environment, config, store, clock, mirrors: OnceLock::new() }
+        Self { environment, config, store, clock, mirrors: OnceLock::new(), hooks: OnceLock::new() }
     }
 
     /// Takes a changed configuration into use, and the store that it names. The same store stays open: it knows whether
@@ -67,7 +84,7 @@ impl Setup {
     pub(crate) fn use_config(&mut self, config: Config) {
         if config.store != self.config.store {
             self.store = Arc::new(open_store(&config.store, &self.environment));
-            self.mirrors = OnceLock::new();
+            (self.mirrors, self.hooks) = (OnceLock::new(), OnceLock::new());
         }
         self.config = config;
     }
@@ -111,7 +128,9 @@ impl Setup {
             within,
         );
         let engine = engine.with_followed_stores(Arc::new(self.tool_stores()));
-        Ok((engine.with_after_flight(Arc::clone(self.mirrors()) as _), endpoint))
+        // A hook may be about what a mirror has written.
+        let after: Vec<Arc<dyn AfterFlight>> = vec![Arc::clone(self.mirrors()) as _, Arc::clone(self.hooks()) as _];
+        Ok((engine.with_after_flight(after), endpoint))
     }
 
     /// What other programs are fed by.
@@ -122,17 +141,28 @@ impl Setup {
         })
     }
 
-    /// Brings the mirrors of a profile up to date that got a credential otherwise than by a refresh.
-    pub(crate) fn update_mirrors(&self, name: &ProfileName, out: &Output) {
-        if let Ok(profile) = self.profile(name) {
-            self.mirrors().update(&profile);
-        }
-        self.tell_mirror_news(out);
+    /// Who is told what happens to profiles.
+    pub(crate) fn hooks(&self) -> &Arc<Hooks> {
+        self.hooks.get_or_init(|| {
+            let bus = self.environment.session_bus.as_ref().map(|bus| bus.address.clone());
+            let within = self.environment.active_profiles.clone();
+            Arc::new(Hooks::new(Arc::clone(&self.store), Arc::clone(&self.clock), bus, within))
+        })
     }
 
-    /// Says what is new about the mirrors.
-    pub(crate) fn tell_mirror_news(&self, out: &Output) {
-        self.mirrors().take_news().iter().for_each(|line| out.warn(line));
+    /// What follows for a profile that got a credential otherwise than by a refresh: its mirrors and its hooks.
+    pub(crate) fn follow_new_credential(&self, name: &ProfileName, out: &Output) {
+        if let Ok(profile) = self.profile(name) {
+            self.mirrors().update(&profile);
+            self.hooks().look(&profile, None);
+        }
+        self.tell_news(out);
+    }
+
+    /// Says what is new about mirrors and hooks.
+    pub(crate) fn tell_news(&self, out: &Output) {
+        let news = [self.mirrors().take_news(), self.hooks().take_news()];
+        news.iter().flatten().for_each(|line| out.warn(line));
     }
 
     /// The stores of other tools on this machine.

@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::credential::external::ImportSource;
 use crate::engine::status;
 use crate::engine::status::ProfileStatus;
+use crate::hooks::HookReport;
 use crate::mirror::{MirrorReport, MirrorState};
 use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
 use crate::profile::ProfileName;
@@ -45,6 +46,7 @@ pub(super) struct StatusRow {
     is_followed: bool,
     rotates: bool,
     pub mirrors: Vec<MirrorReport>,
+    pub hooks: Vec<HookReport>,
 }
 
 impl StatusRow {
@@ -80,6 +82,7 @@ impl StatusRow {
             journal: journal.ok().flatten(),
             status,
             mirrors: profile.as_ref().map_or_else(|_| Vec::new(), |profile| setup.mirrors().reports(profile, newest)),
+            hooks: profile.as_ref().map_or_else(|_| Vec::new(), |profile| setup.hooks().reports(profile)),
             rotates: profile.as_ref().is_ok_and(|profile| profile.provider.policy.rotates()),
             is_followed: profile.is_ok_and(|profile| profile.follow),
         }
@@ -174,6 +177,7 @@ fn to_json(row: &StatusRow, store: &str) -> Value {
         "publication": row.publication(),
         "source": source_json(journal, row.is_followed),
         "mirrors": row.mirrors,
+        "hooks": row.hooks,
         "error": row.status.error.as_ref().or(row.status.obstacle.as_ref()),
     })
 }
@@ -315,6 +319,7 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
         print_hint(failure, out);
     }
     print_mirrors(row, out);
+    print_hooks(row, out);
     // The error above is this one.
     if row.status.error.as_ref().is_some_and(|error| error.kind == ErrorKind::LoginEnded) {
         return;
@@ -337,6 +342,14 @@ fn print_mirrors(row: &StatusRow, out: &Output) {
     for (mirror, failure) in row.mirrors.iter().filter_map(|mirror| Some((mirror, mirror.error.as_ref()?))) {
         let conflict = if mirror.state == MirrorState::Conflict { "conflict: " } else { "" };
         out.paragraph(&format!("{}: mirror: {conflict}{}", row.name, failure.message), 2);
+        print_hint(failure, out);
+    }
+}
+
+/// The hooks that failed when they ran last.
+fn print_hooks(row: &StatusRow, out: &Output) {
+    for failure in row.hooks.iter().filter_map(|hook| hook.error.as_ref()) {
+        out.paragraph(&format!("{}: {}", row.name, failure.message), 2);
         print_hint(failure, out);
     }
 }

@@ -18,6 +18,7 @@ pub(super) const TOP: &[Key] = &[
     key("timezone", "\"UTC\""),
     key("store", "{ kind = \"keyring\" }"),
     key("broker", "{ listen = \"127.0.0.1:8765\" }"),
+    key("hooks", "{ on_needs_login = [\"/usr/local/bin/tell-me\"] }"),
     key("provider", "{ acme = { issuer = \"https://login.acme.example\", client_id = \"...\" } }"),
     key("profile", "{ work = { provider = \"acme\" } }"),
 ];
@@ -93,6 +94,7 @@ pub(super) const PROFILE: &[Key] = &[
     key("schedule", "\"0 */4 * * *\""),
     key("timezone", "\"UTC\""),
     key("follow", "false"),
+    key("hooks", "{ on_needs_login = [\"/usr/local/bin/tell-me\"] }"),
     key("mirror", "[{ kind = \"file\", path = \"~/token\" }]"),
 ];
 
@@ -103,6 +105,19 @@ pub(super) const MIRROR: &[Key] = &[
     key("source", "\"~/netrc.template\""),
     key("files", "{ token = \"access_token\" }"),
     key("entry", "\"openai\""),
+];
+
+/// What is run when something happens to a profile.
+pub(super) const HOOKS: &[Key] = &[
+    key("on_needs_login", "[\"/usr/local/bin/tell-me\"]"),
+    key("on_deferred", "[\"/usr/local/bin/tell-me\"]"),
+    key("on_recovered", "[\"/usr/local/bin/tell-me\"]"),
+    key("on_login_due", "[\"/usr/local/bin/tell-me\"]"),
+    key("on_refreshed", "[\"systemctl\", \"--user\", \"reload\", \"agent\"]"),
+    key("timeout", "\"30s\""),
+    key("remind", "\"4h\""),
+    key("token", "false"),
+    key("notify", "\"auto\""),
 ];
 
 /// How the profile's access token is handed to other programs.
@@ -136,6 +151,7 @@ const SECTIONS: &[(&str, &[Key])] = &[
     ("[store]", STORE),
     ("[broker]", BROKER),
     ("[[broker.gce]]", GCE),
+    ("[hooks]", HOOKS),
     ("[[profile.NAME.mirror]]", MIRROR),
     ("the top of the file", TOP),
 ];
@@ -167,6 +183,6 @@ pub(super) fn suggestion(unknown: &str, here: &[&[Key]]) -> String {
 /// An example of a value of this key.
 pub(super) fn example(name: &str) -> Option<&'static str> {
     // Profiles first: there `provider` is a name, at the top a section.
-    let all = [PROFILE, TOP, STORE, BROKER, GCE, PROVIDER, STORE_KEY, SECRET, MIRROR, CONSUMERS, BUILT_IN];
+    let all = [PROFILE, TOP, STORE, BROKER, GCE, PROVIDER, STORE_KEY, SECRET, MIRROR, HOOKS, CONSUMERS, BUILT_IN];
     all.iter().flat_map(|keys| keys.iter()).find(|key| key.name == name).map(|key| key.example)
 }

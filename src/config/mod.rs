@@ -10,6 +10,7 @@ mod toml_document;
 
 mod excerpt;
 mod file;
+mod hooks;
 mod keys;
 mod mirror;
 mod profile;
@@ -33,6 +34,7 @@ use crate::profile::{Profile, ProfileName, Provider, StoreSettings};
 pub use broker::{BrokerSettings, GceSettings};
 use error::{ConfigError, Diagnostic, IncompleteProfiles, ValueError};
 pub use error::{nearest, nearest_provider};
+use hooks::HookKeys;
 pub use profile::section_key;
 use profile::{ProfileSection, ScheduleCache, Timing};
 use section::{Entry, Section};
@@ -54,6 +56,7 @@ pub struct Config {
     /// The names in `[provider.NAME]`.
     own_providers: BTreeSet<String>,
     defaults: Timing,
+    hooks: HookKeys,
     profiles: BTreeMap<ProfileName, ProfileSection>,
 }
 
@@ -115,6 +118,7 @@ impl Config {
         }
         let mut schedules = ScheduleCache::default();
         self.defaults = profile::read_timing(&top, &Timing::default(), &mut schedules, &mut self.warnings);
+        self.hooks = hooks::read(&top);
         let broken = self.read_providers(&top);
         self.read_profiles(&top, &mut schedules, &broken)
     }
@@ -142,6 +146,7 @@ impl Config {
             has_store_section: false,
             own_providers: BTreeSet::new(),
             defaults: Timing::default(),
+            hooks: HookKeys::default(),
             profiles: BTreeMap::new(),
         })
     }
@@ -257,7 +262,8 @@ impl Config {
         let mirrors = section.map_or_else(Vec::new, |section| section.mirrors.clone());
         let margin = margin.unwrap_or(Margin::DEFAULT);
         let margin = if mirrors.is_empty() { margin } else { margin.at_least(FED_MARGIN) };
-        Ok(Profile { name: name.clone(), provider, margin, schedule, follow, consumers, mirrors })
+        let hooks = section.map_or(&HookKeys::default(), |section| &section.hooks).settings(&self.hooks);
+        Ok(Profile { name: name.clone(), provider, margin, schedule, follow, consumers, mirrors, hooks })
     }
 
     fn provider_of_same_name(&self, name: &ProfileName) -> Result<Arc<Provider>, ConfigError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::consumers;
 use super::duration;
 use super::error::{ConfigError, Diagnostic, ValueError, nearest_provider, quoted};
+use super::hooks::{self, HookKeys};
 use super::keys;
 use super::mirror;
 use super::provider;
@@ -34,6 +35,7 @@ pub(super) struct ProfileSection {
     pub follow: bool,
     pub consumers: ConsumerSettings,
     pub mirrors: Vec<Mirror>,
+    pub hooks: HookKeys,
     /// Where it stands, for what is found out later.
     pub place: Diagnostic,
 }
@@ -109,6 +111,7 @@ pub(super) fn read(
         follow: section.read("follow", Entry::flag).unwrap_or(false),
         consumers: consumers::read(section),
         mirrors: mirror::read_all(section),
+        hooks: hooks::read(section),
         place: section.diagnostic("", "", ""),
     }
 }

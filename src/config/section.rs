@@ -125,6 +125,11 @@ impl<'d> Section<'d> {
 }
 
 impl<'s> Entry<'s> {
+    /// The document that it stands in.
+    pub(super) fn document(&self) -> &'s Document<'s> {
+        self.section.document
+    }
+
     /// The value as a section below this one.
     pub(super) fn section(&self) -> Result<Section<'s>, ConfigError> {
         let DeValue::Table(table) = self.value.get_ref() else {
@@ -297,10 +302,10 @@ impl<'s> Entry<'s> {
     }
 
     fn unknown_section(&self) -> ConfigError {
-        let hint = match nearest(self.key, ["store", "broker", "provider", "profile"]) {
-            Some(name @ ("store" | "broker")) => format!("did you mean [{name}]?"),
+        let hint = match nearest(self.key, ["store", "broker", "hooks", "provider", "profile"]) {
+            Some(single @ ("store" | "broker" | "hooks")) => format!("did you mean [{single}]?"),
             Some(name) => format!("did you mean [{name}.NAME]?"),
-            None => "the sections are [store], [broker], [provider.NAME] and [profile.NAME]".to_owned(),
+            None => "the sections are [store], [broker], [hooks], [provider.NAME] and [profile.NAME]".to_owned(),
         };
         self.key_error(format!("unknown section [{}]", toml_key(self.key)), hint)
     }

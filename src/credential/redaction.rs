@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::credential::server_text::printable;
+use crate::credential::server_text::{printable, printable_lines};
 
 /// Stands for a secret that was taken out.
 const REDACTED: &str = "…";
@@ -48,6 +48,16 @@ impl SentSecrets {
     /// it becomes an error.
     pub fn printable(&self, text: &str) -> String {
         printable(&self.redact(text))
+    }
+
+    /// The last words of a program of the user, without these secrets: its lines, of at most `longest` bytes in all.
+    pub fn last_words(&self, said: &[u8], longest: usize) -> String {
+        let said = String::from_utf8_lossy(said);
+        let last = said.get(ceil_boundary(&said, said.len().saturating_sub(MAX_SEARCHED))..).unwrap_or_default();
+        let mut clean = printable_lines(&self.redact(last));
+        let surplus = ceil_boundary(&clean, clean.len().saturating_sub(longest));
+        clean.drain(..surplus);
+        clean.trim().to_owned()
     }
 
     /// The text with `…` for each of the secrets, plain or encoded, whole or in part.
@@ -230,6 +240,16 @@ mod tests {
 
     fn redacted(secret: &str, text: &str) -> String {
         [secret].into_iter().collect::<SentSecrets>().printable(text)
+    }
+
+    #[test]
+    fn last_words_of_a_program_are_short_and_without_secrets() {
+        let secrets: SentSecrets = [SECRET].into_iter().collect();
+        let said = format!("{}\nfirst {SECRET}\nlast\u{1b}[1m {}\n", "x".repeat(9000), &SECRET[4..30]);
+        assert_eq!(secrets.last_words(said.as_bytes(), 24), format!("first {REDACTED}\nlast [1m {REDACTED}"));
+        let cut = [SECRET.as_bytes(), &b"y".repeat(4090)].concat();
+        assert_eq!(secrets.last_words(&cut, 1024), "y".repeat(1024));
+        assert_eq!(secrets.last_words(&[0xff; 9000], 6), "\u{fffd}\u{fffd}");
     }
 
     fn percent_encoded(text: &str, is_plain: fn(u8) -> bool, upper: bool) -> String {

@@ -12,6 +12,11 @@ pub fn printable(text: &str) -> String {
     text.chars().take(MAX_SHOWN).map(|c| if is_hidden(c) { ' ' } else { c }).collect()
 }
 
+/// Text of a program, fit for a terminal and a log, with its lines.
+pub fn printable_lines(text: &str) -> String {
+    text.chars().map(|c| if c != '\n' && is_hidden(c) { ' ' } else { c }).collect()
+}
+
 /// Whether a character has no glyph of its own, by Unicode's data: control, format, private-use and unassigned ones, the
 /// separators of lines and paragraphs, and all that a renderer may ignore (variation selectors, tags, fillers).
 fn is_hidden(c: char) -> bool {

@@ -46,19 +46,20 @@ impl EngineInner {
                 // If nothing is stored, the server's recovery would change nothing.
                 let is_unreachable = matches!(error, PrepareError::Unreachable(_));
                 let journal = self.store.peek(&profile.name).ok().filter(|_| is_unreachable);
-                return leader_slot.complete(match journal {
+                let ended = match journal {
                     Some(journal) if !journal.as_ref().is_some_and(Journal::has_credential) => {
                         refresh::errors::no_credential(&profile.name)
                     }
                     Some(_) | None => error.into(),
-                });
+                };
+                return self.end_early(leader_slot, &profile, ended);
             }
         };
         let is_resident = self.is_daemon && self.store.keys().has_cached();
         let key = self.store.keys().prefetch(&profile.name, seen.key_id.as_deref());
         let create_lock_file = match self.store.create_lock_file(&profile.name) {
             Ok(path) => path,
-            Err(e) => return leader_slot.complete(super::with_names(e.outcome(), &self.store, &profile.name)),
+            Err(e) => return self.end_early(leader_slot, &profile, e.outcome()),
         };
         let (provider, limit) = (&profile.provider.name, profile.provider.concurrency);
         let (take, try_take) =
@@ -69,7 +70,7 @@ impl EngineInner {
                 Ok(admitted) => admitted,
                 Err((leader_slot, error)) => {
                     let ended = cannot_lock(&self.store, &profile.name, &create_lock_file, error);
-                    return leader_slot.complete(ended);
+                    return self.end_early(leader_slot, &profile, ended);
                 }
             };
         events::lock_acquired(&profile.name, self.clock.now().time_since(&asked));
@@ -91,6 +92,16 @@ impl EngineInner {
         };
         let outcome = refresh::transaction::run(&ctx, &lease);
         self.finish_flight(ctx, lease, outcome, &asked);
+    }
+
+    /// Publishes the outcome of a flight that did not get the lock.
+    fn end_early(&self, leader_slot: LeaderSlot<Outcome>, profile: &Profile, outcome: Outcome) {
+        let outcome = super::with_names(outcome, &self.store, &profile.name);
+        let after = self.after_flights.announce(profile, &outcome);
+        leader_slot.complete(outcome.clone());
+        if let Some(after) = after {
+            after.run(profile, &outcome);
+        }
     }
 
     /// Publishes the outcome, which releases the lock; then comes what delays no one.

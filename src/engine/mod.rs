@@ -131,10 +131,10 @@ impl Engine {
         self
     }
 
-    /// Has this done after each flight that brought tokens.
+    /// Has this done after each flight, in this order.
     #[must_use]
-    pub fn with_after_flight(self, work: Arc<dyn AfterFlight>) -> Self {
-        self.inner.after_flights.set(work);
+    pub fn with_after_flight(self, works: Vec<Arc<dyn AfterFlight>>) -> Self {
+        self.inner.after_flights.set(works);
         self
     }
 
@@ -266,7 +266,8 @@ impl Engine {
     pub fn drain(&self) -> Vec<ProfileName> {
         self.stop();
         let late = self.inner.flights.drain(DRAIN_TIMEOUT);
-        self.inner.after_flights.wait(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT });
+        let after = &self.inner.after_flights;
+        after.wait(if self.inner.is_daemon { AFTER_STOP_TIMEOUT } else { AFTER_RUN_TIMEOUT + after.longest() });
         late
     }
 

@@ -748,6 +748,7 @@ mod tests {
             follow,
             consumers: crate::profile::ConsumerSettings::default(),
             mirrors: Vec::new(),
+            hooks: crate::profile::HookSettings::default(),
         };
         let tick = Demand::Margin { lookahead: Duration::ZERO };
         let is_met = |r: &Journal, demand, follow| meets_demand(r, demand, &profile(follow), &now);

@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::credential::Generation;
-use crate::engine::after_flight::AfterFlight;
+use crate::engine::after_flight::{AfterFlight, has_token};
 use crate::events;
 pub use crate::mirror::attempt::follows_itself;
 use crate::mirror::attempt::{Attempt, Stopped};
@@ -206,8 +206,8 @@ fn not_locked(mirror: &str, error: LockError) -> Failure {
 }
 
 impl AfterFlight for Mirrors {
-    fn is_wanted(&self, profile: &Profile) -> bool {
-        !profile.mirrors.is_empty()
+    fn is_wanted(&self, profile: &Profile, outcome: &Outcome) -> bool {
+        has_token(outcome) && !profile.mirrors.is_empty()
     }
 
     fn run(&self, profile: &Profile, _outcome: &Outcome) {

@@ -202,6 +202,7 @@ error_kinds! {
     RevocationRefused, "revocation_refused", Logout, "The provider does not revoke such tokens; the credential was only deleted here.";
     Unknown, "unknown", Logout, "The reason is unknown.";
     Mirror, "mirror", TryAgain, "A mirror was not written: its file was changed by another program, or cannot be written. The refresh itself is not affected.";
+    Hook, "hook", Other, "A hook failed. What it was run for is not affected, and neither is an exit status.";
     Input, "input", Other, "The input of an import, or what was pasted into a login, cannot be read or is not what is needed.";
     Declined, "declined", Other, "A question was answered with no; nothing was changed.";
     Service, "service", Other, "The service cannot be installed, removed or examined; the message says why.";

@@ -42,6 +42,8 @@ pub struct Scheduler {
     pub config_changed: Arc<Notify>,
     /// When it looked last, in milliseconds of the boot clock: for those who watch over it.
     pub last_look: Arc<AtomicU64>,
+    /// Told of each profile whose journal or configuration has changed.
+    pub on_change: Option<ChangeListener>,
     /// When the profiles of the store are listed again, by the boot clock.
     next_sync_ms: u64,
     scheduled: BTreeMap<ProfileName, ScheduledProfile>,
@@ -59,6 +61,9 @@ pub struct Scheduler {
     in_flight: BTreeMap<Id, (ProfileName, String)>,
 }
 
+/// Whom to tell that something of a profile has changed.
+pub type ChangeListener = Box<dyn Fn(&ProfileName) + Send>;
+
 type FinishedRefresh = (ProfileName, String, Outcome);
 
 impl std::fmt::Debug for Scheduler {
@@ -75,6 +80,7 @@ impl Scheduler {
             profiles,
             config_changed: Arc::new(Notify::new()),
             last_look,
+            on_change: None,
             next_sync_ms: 0,
             scheduled: BTreeMap::new(),
             rate_limiters: BTreeMap::new(),
@@ -209,7 +215,11 @@ impl Scheduler {
         };
         let profile = (self.profiles)(name);
         // Asked before, so that what is written meanwhile is read again.
-        entry.journal_stamp = self.engine.store().journal_stamp(name);
+        let stamp = self.engine.store().journal_stamp(name);
+        let is_changed = std::mem::replace(&mut entry.journal_stamp, stamp) != stamp || entry.is_reconfigured;
+        if let Some(tell) = self.on_change.as_ref().filter(|_| is_changed) {
+            tell(name);
+        }
         let journal = self.engine.store().peek(name);
         let status = status::status_of(self.engine.store(), &journal, profile.as_deref(), now);
         entry.report_transition(name, &status);
@@ -438,6 +448,7 @@ mod tests {
                 follow: false,
                 consumers: crate::profile::ConsumerSettings::default(),
                 mirrors: Vec::new(),
+                hooks: crate::profile::HookSettings::default(),
             }));
             scheduler.scheduled.insert(name, entry);
         }

@@ -40,6 +40,11 @@ fn read_machine_id() -> Option<String> {
     Some(hex::encode(&mac.finalize().into_bytes()[..16]))
 }
 
+/// The name of this machine on its network.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// What kind of filesystem holds a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filesystem {

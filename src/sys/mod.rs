@@ -6,6 +6,7 @@ pub mod durable;
 pub mod file_place;
 pub mod file_watch;
 pub mod foreground;
+pub mod hook_process;
 pub mod journal;
 pub mod lock_holder;
 pub mod lockfile;

@@ -19,12 +19,14 @@ pub const LOG: &str = "KEEPALIVE_LOG";
 pub const COMPLETE: &str = "KEEPALIVE_COMPLETE";
 /// Set for the command of `exec`, and named by `token --format env`: the access token, unless another name is asked for.
 pub const TOKEN: &str = "KEEPALIVE_ACCESS_TOKEN";
-/// Set for the command of `exec`: the profile of its token.
+/// Set for the command of `exec`, and for hooks: the profile.
 pub const PROFILE: &str = "KEEPALIVE_PROFILE";
 /// Set for the command of `exec`: when its token expires.
 pub const EXPIRES_AT: &str = "KEEPALIVE_EXPIRES_AT";
 /// Set by Grok Build for its `auth_provider_command`, if its API has rejected the token.
 const GROK_AUTH_EXPIRED: &str = "GROK_AUTH_EXPIRED";
+/// Set for hooks: what has happened.
+pub const EVENT: &str = "KEEPALIVE_EVENT";
 /// Where systemd puts a unit's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
@@ -153,6 +155,33 @@ fn own_places(config: &Path, state: &Path, home: Option<&Path>) -> Vec<(&'static
 /// The value of the environment variable that a user named in the configuration, for example for a client secret.
 pub fn user_variable(variable: &str) -> Option<String> {
     text(variable)
+}
+
+/// The variables that a hook inherits. It gets no others, as some may be secret.
+pub fn inherited_by_hooks() -> Vec<(OsString, OsString)> {
+    const NAMES: [&str; 4] = ["PATH", "HOME", "LANG", "DBUS_SESSION_BUS_ADDRESS"];
+    let is_named = |name: &OsString| {
+        let name = name.to_str().unwrap_or_default();
+        NAMES.contains(&name) || name.starts_with("XDG_")
+    };
+    std::env::vars_os().filter(|(name, _)| is_named(name)).collect()
+}
+
+/// Where a program is in `PATH`.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = variable("PATH")?;
+    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(|path| is_program(path))
+}
+
+/// Whether there is a file that can be run.
+pub fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| {
+        #[cfg(unix)]
+        let is_executable = std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o111 != 0;
+        #[cfg(not(unix))]
+        let is_executable = true;
+        about.is_file() && is_executable
+    })
 }
 
 /// What kubectl tells a program that it runs for a token: an ExecCredential, as JSON.

@@ -18,7 +18,7 @@ fn grant(handle: &str, more: &str) -> String {
 }
 
 /// From now on, for as long as a test takes.
-fn always(served: &Served, fault: Fault) {
+pub fn always(served: &Served, fault: Fault) {
     served.server.script(std::iter::repeat_n(fault, 200));
 }
 
@@ -112,7 +112,7 @@ fn malformed_requests_are_told_apart() {
 }
 
 /// Signs in with a token of 10 minutes that was granted so many seconds ago.
-fn sign_in_late(served: &Served, profile: &str, seconds: i64) {
+pub fn sign_in_late(served: &Served, profile: &str, seconds: i64) {
     let mut answer = served.server.mint();
     answer["obtained_at"] = (chrono::Utc::now().timestamp_millis() - seconds * 1000).into();
     served.sandbox.keepalive_with_input(&["import", profile, "--replace"], &answer.to_string());

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::support::root;
 
 /// The layer of each part; a part may use its own layer and those below, and independent parts never use each other.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("clock", 0),
     ("credential", 0),
     ("events", 0),
@@ -24,6 +24,7 @@ const LAYERS: [(&str, u8); 22] = [
     ("store", 3),
     ("import_sources", 4),
     ("engine", 4),
+    ("hooks", 4),
     ("mirror", 4),
     ("signin", 4),
     ("broker", 5),

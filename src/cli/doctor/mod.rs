@@ -3,6 +3,7 @@
 mod clock_and_daemon;
 mod configuration;
 mod finding;
+mod hooks;
 mod mirrors;
 mod profiles;
 mod providers;
@@ -51,6 +52,7 @@ const CHECKS: &[Check] = &[
     profiles::check,
     tool_copies::check,
     mirrors::check,
+    hooks::check,
     providers::check,
 ];
 

@@ -102,7 +102,7 @@ fn token(
     obtained.warn(&args.profile, out);
     let (token, own_flights) = obtained.into_parts();
     drop(own_flights);
-    setup.tell_mirror_news(out);
+    setup.tell_news(out);
     Ok(token)
 }
 

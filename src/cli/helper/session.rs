@@ -200,7 +200,7 @@ impl<'a> HelperSession<'a> {
         let own_flights = self.own_flights.take();
         if let (false, Ok(setup)) = (own_flights.is_empty(), &self.setup) {
             drop(own_flights);
-            setup.tell_mirror_news(self.out);
+            setup.tell_news(self.out);
         }
     }
 

@@ -69,7 +69,7 @@ fn import(args: &ImportArgs, global: &GlobalArgs, out: &Output) -> Result<(Strin
         setup.discard_preparation();
     }
     let imported = imported.map_err(|outcome| with_names(outcome, &setup.store, &args.profile))?;
-    setup.update_mirrors(&args.profile, out);
+    setup.follow_new_credential(&args.profile, out);
     Keeper::of(&setup).warn_if_nobody("this", out);
     Ok(imported)
 }

@@ -325,7 +325,7 @@ fn report(done: &LoginResult, setup: &Setup, profile: &Profile, out: &Output) ->
         line.push_str(&format!(", next refresh {}", at.to_the_second()));
     }
     out.info(&line);
-    setup.update_mirrors(&profile.name, out);
+    setup.follow_new_credential(&profile.name, out);
     keeper.warn_if_nobody("this", out);
     for warning in done.stored.warnings.iter().filter(|_| done.stored.is_new) {
         out.warn(warning);

@@ -93,7 +93,7 @@ impl RehearsalEnvironment {
         };
         let network = config.store.allow_network_filesystem;
         let text = format!(
-            "margin = \"40%\"\n[store]\n{store}\nallow_network_filesystem = {network}\n\
+            "margin = \"40%\"\n[hooks]\nnotify = \"off\"\n[store]\n{store}\nallow_network_filesystem = {network}\n\
              [provider.rehearsal]\ntoken_endpoint = {token_endpoint:?}\nclient_id = {CLIENT_ID:?}\n\
              [profile.{PROFILE}]\nprovider = \"rehearsal\"\n"
         );

@@ -113,7 +113,7 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         out.data(&text);
         Ok(())
     });
-    setup.tell_mirror_news(out);
+    setup.tell_news(out);
     printed.map_or_else(|none| refuse(format, none, out), |()| CommandStatus::Ok)
 }
 

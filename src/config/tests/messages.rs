@@ -50,7 +50,7 @@ issuer = "x""#,
             "[daemon]
 x = 1",
             "config.toml:1: unknown section [daemon]",
-            "the sections are [store], [broker], [provider.NAME] and [profile.NAME]",
+            "the sections are [store], [broker], [hooks], [provider.NAME] and [profile.NAME]",
         ),
         (
             r#"[profile.work.mail]
@@ -67,7 +67,7 @@ provider = "xai""#,
             r#"["a\u001b[31mb"]
 x = 1"#,
             r#"config.toml:1: unknown section ["a\u{1b}[31mb"]"#,
-            "the sections are [store], [broker], [provider.NAME] and [profile.NAME]",
+            "the sections are [store], [broker], [hooks], [provider.NAME] and [profile.NAME]",
         ),
     ]);
 }

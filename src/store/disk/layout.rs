@@ -75,6 +75,11 @@ impl Layout {
         self.dir.join("profiles")
     }
 
+    /// What is kept of the hooks of a profile.
+    pub fn hook_file(&self, name: &ProfileName, ending: &str) -> PathBuf {
+        self.dir.join("hooks").join(format!("{}.{ending}", folder_name(name)))
+    }
+
     pub fn token_locks(&self) -> PathBuf {
         self.dir.join("tokens")
     }

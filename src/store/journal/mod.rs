@@ -1,6 +1,8 @@
 //! The journal of a profile: what happened and what is under way, without secrets. `status` reads nothing else.
 
+mod attempt;
 pub mod block;
+pub mod hook_stamps;
 pub mod pause;
 pub mod suspicion;
 pub mod transitions;
@@ -14,12 +16,14 @@ use crate::credential::external::ImportSource;
 use crate::credential::freshness::Validity;
 use crate::credential::secret::Fingerprint;
 use crate::credential::{Binding, Credential, Generation};
-use crate::outcome::{ErrorKind, Failure, OutcomeKind, ProfileState, Publication};
+use crate::outcome::{ErrorKind, Failure, ProfileState, Publication};
 use crate::profile::ProfileName;
 use crate::store::StoreError;
 use crate::store::disk::format::later_format;
 use crate::store::identity::identity_file::StoreIdentity;
+pub use crate::store::journal::attempt::{LastAttempt, Revocation};
 use crate::store::journal::block::Block;
+use crate::store::journal::hook_stamps::HookStamps;
 pub use crate::store::journal::pause::{Pause, PauseCause};
 use crate::store::journal::suspicion::Suspicion;
 use crate::sys::durable::{self, StagedFile};
@@ -69,6 +73,9 @@ pub struct Journal {
     /// The last refresh that was made because an API had rejected the access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspicion: Option<Suspicion>,
+    /// What hooks were told.
+    #[serde(default, skip_serializing_if = "HookStamps::is_empty")]
+    pub hooks: HookStamps,
     /// The last request that was granted, without its token, as [`Intent::client_mark`] has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted_client: Option<String>,
@@ -140,15 +147,6 @@ pub struct Intent {
     pub is_forced: bool,
 }
 
-/// How the newest attempt ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LastAttempt {
-    pub at: Timestamp,
-    pub outcome: OutcomeKind,
-    pub retry_at: Option<Timestamp>,
-    pub error: Option<Failure>,
-}
-
 /// A refresh token that is not sent again, unless a person insists and it [may](Rejection::may_be_sent_again) be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
@@ -162,15 +160,6 @@ pub struct Rejection {
     /// An earlier request with it may have been processed, so it may be consumed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_in_doubt: bool,
-}
-
-/// A refresh token that a logout sent to be revoked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocation {
-    pub fingerprint: Fingerprint,
-    pub at: Timestamp,
-    /// The server said so. Else it may be revoked, or not.
-    pub is_confirmed: bool,
 }
 
 impl Rejection {
@@ -237,6 +226,7 @@ impl Journal {
             rejected: None,
             forced_at: None,
             suspicion: None,
+            hooks: HookStamps::default(),
             granted_client: None,
             blocks: Vec::new(),
             revocation: None,

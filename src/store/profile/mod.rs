@@ -8,6 +8,7 @@ mod key_note;
 mod marks;
 pub(super) mod recovery;
 mod room;
+mod stamps;
 pub(super) mod view;
 
 use std::io;

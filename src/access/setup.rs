@@ -78,7 +78,9 @@ impl Setup {
 
     /// Makes the store ready for a credential of this profile, with all that can fail there, before any request.
     pub fn prepare_store(&self, name: &ProfileName) -> Result<(), Outcome> {
-        let prepared = self.store.prepare_to_seal(name.as_str()).map(drop).and_then(|()| self.store.check_room(name));
+        let prepared = self.store.prepare_to_seal(name.as_str()).map(drop);
+        let prepared =
+            prepared.and_then(|()| self.store.check_admission(name).inspect_err(|_| self.discard_preparation()));
         prepared.map_err(|e| with_names(e.outcome(), &self.store, name))
     }
 

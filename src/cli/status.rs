@@ -320,6 +320,10 @@ fn print_notes(row: &StatusRow, look: &Look, out: &Output) {
     }
     print_mirrors(row, out);
     print_hooks(row, out);
+    // The error above is this one.
+    if row.status.error.as_ref().is_some_and(|error| error.kind == ErrorKind::LoginEnded) {
+        return;
+    }
     let soon = row.journal.as_ref().and_then(|r| r.login_by).filter(|by| by.since(look.now).as_secs() < 7 * 86400);
     if let Some(by) = soon {
         let when = look.when(by);

@@ -140,7 +140,7 @@ pub(super) fn parse_error(m: &Map<String, Value>, is_success: bool, sent: &SentS
         return None;
     }
     let named = main_code(root);
-    let description = main_description(&objects);
+    let description = main_description(&objects).or_else(|| parameter_text(root).filter(|_| !is_success));
     if named.is_none() && description.is_none() && !is_failure(root) {
         return None;
     }
@@ -226,6 +226,23 @@ fn texts_within<'a>(root: &Members<'a>) -> Option<&'a str> {
     })
 }
 
+/// Parameters of the request, and what some frameworks name in their place: `{"refresh_token":["is invalid"]}` is a whole
+/// body.
+const PARAMETERS: [&str; 9] =
+    ["refreshtoken", "refresh", "token", "clientid", "clientsecret", "granttype", "scope", "nonfielderrors", "all"];
+
+/// What is said of a parameter: a list of texts, or a sentence.
+fn parameter_text<'a>(root: &Members<'a>) -> Option<&'a str> {
+    PARAMETERS
+        .iter()
+        .filter_map(|name| root.get(name))
+        .find_map(|value| match value {
+            Value::String(text) => Some(text.as_str()).filter(|text| text.trim().contains(' ')),
+            list => items(list).find_map(Value::as_str),
+        })
+        .map(beginning)
+}
+
 /// Every further text of an object that may tell what the error is about. A list below the name of a parameter is read
 /// with it: `{"refresh_token":["is invalid"]}`.
 fn further_texts(object: &Members<'_>) -> Vec<String> {
@@ -233,6 +250,11 @@ fn further_texts(object: &Members<'_>) -> Vec<String> {
     let mut found: Vec<String> = named.map(str::to_owned).collect();
     for (name, value) in &object.0 {
         let is_container = NESTED.contains(&name.as_str());
+        if let Some(said) =
+            value.as_str().filter(|said| PARAMETERS.contains(&name.as_str()) && said.trim().contains(' '))
+        {
+            found.push(format!("{name} {}", beginning(said)));
+        }
         for said in items(value).filter_map(Value::as_str).take(MAX_OBJECTS).map(beginning) {
             found.push(if is_container { said.to_owned() } else { format!("{name} {said}") });
         }
@@ -240,6 +262,8 @@ fn further_texts(object: &Members<'_>) -> Vec<String> {
     // `{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}`
     if let (Some(field), Some(code)) = (object.text("field"), object.text("code")) {
         found.push(format!("{field} {code}"));
+    } else if let (Some(resource), Some(code)) = (object.text("resource"), object.text("code")) {
+        found.push(format!("{resource} {code}"));
     }
     found
 }

@@ -6,6 +6,7 @@ pub mod error_response;
 pub mod expiry;
 pub mod external;
 pub mod freshness;
+mod grant_words;
 pub mod jwt;
 mod lenient_json;
 mod member_names;

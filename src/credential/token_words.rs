@@ -2,6 +2,8 @@
 //!
 //! A request to refresh carries one token. So `token`, with no word before it that names another kind, is that one.
 
+use crate::credential::grant_words;
+
 /// Words before `token` that make it another one.
 const OTHER_TOKENS: [&str; 22] = [
     "access",
@@ -196,12 +198,14 @@ const OWNERS: [&str; 11] = [
 pub fn name_dead_token(text: &str) -> bool {
     sentences(text).iter().any(|words| {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        subjects(&words).any(|(from, to)| is_called_dead_before(&words[..from]) || is_called_dead_after(&words[to..]))
+        let mut subjects = subjects(&words);
+        subjects.any(|(from, to)| is_called_dead_before(&words[..from]) || is_called_dead_after(&words[to..]))
+            || grant_words::name_ended_grant(&words)
     })
 }
 
 /// The sentences of a text, in small words: `refresh_token`, `RefreshToken` and `refresh token` are the same two.
-fn sentences(text: &str) -> Vec<Vec<String>> {
+pub fn sentences(text: &str) -> Vec<Vec<String>> {
     let mut all = vec![Vec::new()];
     let mut word = String::new();
     let mut before = ' ';

@@ -12,6 +12,7 @@ pub mod new_credential;
 pub mod refresh;
 pub mod rejected_token;
 pub mod status;
+mod status_failures;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};

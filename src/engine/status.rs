@@ -10,6 +10,7 @@ use crate::engine::refresh::backoff::FOLLOW_CONFLICT_INTERVAL;
 use crate::engine::refresh::followed_stores::nothing_to_follow;
 use crate::engine::refresh::retry_policy;
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind};
+use crate::engine::status_failures::{login_ended, revocation_in_doubt, with_other_server};
 use crate::outcome::{ErrorKind, Failure, Outcome, ProfileState};
 use crate::profile::{Policy, Profile, ProfileName};
 use crate::store::journal::block::{Block, Cause};
@@ -129,9 +130,13 @@ fn configured_status(store: &Store, journal: Option<&Journal>, profile: &Profile
         }
         false => profile_status(Some(journal), status_policy, now),
     };
+    let is_ended = status.error.as_ref().is_some_and(|error| error.kind == ErrorKind::LoginEnded);
     match binding_mismatch(journal, profile) {
-        Some(failure) if status.state != ProfileState::NeedsLogin => {
+        Some(failure) if status.state != ProfileState::NeedsLogin || is_ended => {
             ProfileStatus::new(ProfileState::ConfigError, None, Some(failure))
+        }
+        Some(failure) if journal.is_rejected() => {
+            ProfileStatus { error: status.error.map(|error| with_other_server(error, &failure)), ..status }
         }
         Some(_) | None => status,
     }
@@ -286,18 +291,6 @@ fn blocked_status(journal: &Journal, now: &Moment) -> Option<ProfileStatus> {
     journal.deciding_block().map(|block| block_status(journal, block, now))
 }
 
-/// A logout was cut off, or got no response.
-fn revocation_in_doubt(journal: &Journal) -> Failure {
-    let name = &journal.profile;
-    Failure::new(
-        ErrorKind::RevocationInDoubt,
-        "a logout asked the provider to revoke this credential, but no response was recorded",
-    )
-    .with_hint(format!(
-        "finish it: keepalive logout {name}; or see whether it is still valid: keepalive refresh -p {name} --force"
-    ))
-}
-
 fn unblocked_status(
     journal: &Journal,
     status_policy: StatusPolicy<'_>,
@@ -326,7 +319,11 @@ fn unblocked_status(
         (_, false, _) => ProfileState::Fresh,
     };
     let error = if state == ProfileState::Fresh { None } else { last_error };
-    ProfileStatus::new(state, Some(planned), error)
+    let may_end = state == ProfileState::Fresh && renewal_at(journal).is_none();
+    match login_ended(journal, now).filter(|_| may_end) {
+        Some(ended) => ProfileStatus::new(ProfileState::NeedsLogin, Some(planned), Some(ended)),
+        None => ProfileStatus::new(state, Some(planned), error),
+    }
 }
 
 /// A refresh token that lives shorter cannot be renewed in time, and asking for it would be a loop.
@@ -500,6 +497,13 @@ mod tests {
         // A refresh did not prolong it.
         r.is_login_by_final = true;
         assert_eq!(judge(&r, &c).state, ProfileState::Fresh);
+        c.advance(S(10_000));
+        let ended = judge(&r, &c);
+        let kind = ended.error.unwrap().kind;
+        assert_eq!(
+            (ended.state, ended.refresh_at.is_some(), kind),
+            (ProfileState::NeedsLogin, true, ErrorKind::LoginEnded)
+        );
     }
 
     #[test]

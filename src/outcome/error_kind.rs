@@ -152,6 +152,7 @@ error_kinds! {
     Lost, "lost", SignIn, "The sealed credential is missing.";
     PresumedSpent, "presumed_spent", SignIn, "The refresh token was sent for the last time, and no usable response arrived.";
     PresumedDead, "presumed_dead", SignIn, "The refresh token was rejected five times in a row without a reason, and the access token has expired.";
+    LoginEnded, "login_ended", SignIn, "The refresh token has come to the end that the server told of it, and no refresh moved that end. The access token still lives; sign in before it ends.";
     ClientRefused, "client_refused", Configuration, "The provider rejects the client, not the refresh token.";
     NoRefreshToken, "no_refresh_token", Configuration, "The provider's response to a login has no refresh token.";
     AtUnusable, "at_unusable", Configuration, "The provider sent a refresh token, which is stored, but no usable access token.";

@@ -92,6 +92,8 @@ fn class_of_words(words: &Words<'_>, was_granted_before: bool, provider: &Provid
     let is_the_clients = words.has_client_code(&provider.client_codes);
     if words.is_throttled() {
         ResponseClass::Throttled
+    } else if words.is_clients_invalid_grant(&provider.dead_codes) {
+        ResponseClass::ClientRejected
     } else if words.has_dead_code(&provider.dead_codes) {
         ResponseClass::TokenRejected
     } else if words.asks_for_person() {
@@ -110,9 +112,18 @@ fn class_of_words(words: &Words<'_>, was_granted_before: bool, provider: &Provid
         ResponseClass::ClientRejected
     } else if words.names_condition() {
         ResponseClass::Conditional
+    } else if was_granted_before && words.refusal_may_be_of_token(is_public) && !words.names_client() {
+        ResponseClass::TokenRejected
+    } else if words.refuses_client() {
+        ResponseClass::ClientRejected
     } else {
         ResponseClass::Unclassified
     }
+}
+
+/// Whether an error refuses the client in words, whatever its code.
+pub fn refuses_client(error: &ErrorResponse) -> bool {
+    Words::new(error).refuses_client()
 }
 
 fn says_dead(words: &Words<'_>, provider: &Provider) -> bool {
@@ -385,6 +396,15 @@ mod tests {
             ),
             (r#"{"error":"admin_policy_enforced"}"#, ResponseClass::Conditional),
             (r#"{"message":"Requests from this network are not allowed"}"#, ResponseClass::Conditional),
+            (r#"{"error":"invalid_grant","error_description":"ip restricted"}"#, ResponseClass::TokenRejected),
+            (r#"{"error":"invalid_grant","error_description":"login hours restricted"}"#, ResponseClass::TokenRejected),
+            (r#"{"message":"Your IP has been blocked"}"#, ResponseClass::Conditional),
+            (r#"{"error":"VPN required"}"#, ResponseClass::Conditional),
+            (r#"{"detail":"Maintenance in progress"}"#, ResponseClass::Conditional),
+            (
+                r#"{"error":{"code":400,"message":"USER_DISABLED","status":"INVALID_ARGUMENT"}}"#,
+                ResponseClass::Conditional,
+            ),
         ] {
             let verdict = verdict_of_body(400, body, false);
             assert_eq!((verdict.class, verdict.is_conditional), (class, true), "{body}");
@@ -415,6 +435,7 @@ mod tests {
                 ResponseClass::ClientRejected,
                 ResponseClass::ClientRejected,
             ),
+            (r#"{"message":"The client is invalid"}"#, ResponseClass::ClientRejected, ResponseClass::TokenRejected),
             (r#"{"error":"what"}"#, ResponseClass::Unclassified, ResponseClass::Unclassified),
         ] {
             assert_eq!(verdict_of_body(400, body, false).class, before, "{body}");
@@ -426,6 +447,89 @@ mod tests {
         let refusal =
             Refusal { status: 401, content_type: None, body: b"", error: Some(&error), was_granted_before: true };
         assert_eq!(classify(&refusal, &secret).class, ResponseClass::ClientRejected, "its secret may have ended");
+    }
+
+    /// Rule 24.
+    #[test]
+    fn client_refused_in_words_is_a_client_problem() {
+        for (status, body, by) in [
+            (403, r#"{"status":403,"message":"invalid client secret"}"#, "Twitch"),
+            (400, r#"{"status":"BAD_CLIENT_ID","message":"missing or unknown client id"}"#, "HubSpot"),
+            (400, r#"{"status":"BAD_CLIENT_SECRET","message":"missing or invalid client secret"}"#, "HubSpot"),
+            (200, r#"{"ok":false,"error":"bad_client_secret"}"#, "Slack"),
+            (401, r#"{"error":"deleted_client","error_description":"The OAuth client was deleted."}"#, "Google"),
+            (401, r#"{"error":"disabled_client"}"#, "Google"),
+            (
+                400,
+                r#"{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}"#,
+                "Strava",
+            ),
+            (
+                401,
+                r#"{"message":"Authorization Error","errors":[{"resource":"Application","field":"","code":"invalid"}]}"#,
+                "Strava",
+            ),
+            (
+                401,
+                r#"{"fault":{"faultstring":"Invalid client identifier {0}","detail":{"errorcode":"oauth.v2.InvalidClientIdentifier"}}}"#,
+                "Apigee",
+            ),
+            (
+                400,
+                r#"{"__type":"ResourceNotFoundException","message":"User pool client abc does not exist."}"#,
+                "Cognito",
+            ),
+            (
+                200,
+                r#"{"error":"incorrect_client_credentials","error_description":"The client_id and/or client_secret passed are incorrect."}"#,
+                "GitHub",
+            ),
+            (400, r#"{"error":{"code":"invalid_client_id","message":"no"}}"#, ""),
+            (400, r#"{"errors":["Unknown client"]}"#, ""),
+            (400, r#"{"client_id":["Invalid client."]}"#, ""),
+            (401, "Client authentication failed", ""),
+            (403, r#"{"detail":"The client is disabled"}"#, ""),
+            (400, r#"{"error":"invalid_grant","error_description":"Invalid client secret"}"#, ""),
+            (400, r#"{"error":"invalid_grant","error_description":"AADSTS7000215: bad","error_codes":[7000215]}"#, ""),
+        ] {
+            for before in [false, true] {
+                let found = verdict_of_body(status, body, before).class;
+                assert_eq!(found, ResponseClass::ClientRejected, "{body} ({by})");
+            }
+        }
+    }
+
+    /// Rule 22.
+    #[test]
+    fn words_beside_invalid_grant_leave_it_dead() {
+        for words in [
+            "refresh token was issued to another client",
+            "Invalid client",
+            "The client is not authorized",
+            "Client ID mismatch for this token",
+            "The provided authorization grant or refresh token is invalid, or was issued to another client",
+            "Invalid client_id or refresh token",
+        ] {
+            let body = serde_json::json!({"error": "invalid_grant", "error_description": words}).to_string();
+            assert_eq!(class_of_body(400, &body), ResponseClass::TokenRejected, "{words}");
+        }
+        for body in [
+            r#"{"refresh_token":["This token is no longer valid."]}"#,
+            r#"{"refresh_token":"is no longer valid"}"#,
+            r#"{"non_field_errors":["Consent has been revoked."]}"#,
+            r#"{"error":"access_denied","error_description":"user has revoked access"}"#,
+            r#"{"message":"You have been logged out"}"#,
+        ] {
+            assert_eq!(class_of_body(400, body), ResponseClass::TokenRejected, "{body}");
+        }
+        for body in [
+            r#"{"refresh_token":["This field is required."]}"#,
+            r#"{"message":"refreshToken must be a valid token"}"#,
+            r#"{"message":"You are not logged in"}"#,
+            r#"{"error":{"code":400,"message":"USER_NOT_FOUND","status":"INVALID_ARGUMENT"}}"#,
+        ] {
+            assert_eq!(class_of_body(400, body), ResponseClass::Unclassified, "{body}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -22,6 +22,7 @@ use crate::outcome::{ErrorKind, Failure};
 use crate::profile::Provider;
 use crate::provider::client_auth::{ClientCredentials, SecretReader};
 use crate::provider::request_encoding;
+use crate::provider::response_body::body_of_challenge;
 use crate::provider::send_gate::SendGate;
 use crate::provider::{proxy, tls};
 use crate::sys::background::BackgroundRuntime;
@@ -245,11 +246,16 @@ pub(super) async fn send_and_read(
         is_complete: false,
         sent: SentSecrets::default(),
     };
+    let challenge = text(response.headers(), WWW_AUTHENTICATE).filter(|_| answer.status == 401);
     answer.is_complete = tokio::select! {
         biased;
         read = read_body(response, &mut answer.body) => read.is_ok(),
         () = &mut overdue => false,
     };
+    if let Some(body) = challenge.as_deref().and_then(body_of_challenge).filter(|_| answer.body.is_empty()) {
+        answer.body = Zeroizing::new(body);
+        answer.content_encoding = None;
+    }
     Ok(answer)
 }
 
@@ -360,7 +366,11 @@ pub(super) fn error_text(error: &reqwest::Error) -> String {
     let mut source = std::error::Error::source(error);
     let mut last = String::new();
     while let Some(cause) = source {
-        last = tls::refusal_text(cause).unwrap_or_else(|| cause.to_string());
+        if let Some(refusal) = tls::refusal_text(cause) {
+            last = refusal;
+            break;
+        }
+        last = cause.to_string();
         source = cause.source();
     }
     if !last.is_empty() {

@@ -3,6 +3,8 @@
 pub mod classify;
 pub mod client_assertion;
 pub mod client_auth;
+mod client_words;
+mod condition_words;
 pub mod discovery;
 pub mod http;
 pub mod probe;

@@ -15,7 +15,7 @@ use crate::provider::discovery;
 use crate::provider::discovery::{IssuerPolicy, Metadata};
 use crate::provider::http::HttpEndpoint;
 use crate::provider::request_encoding;
-use crate::provider::{PrepareError, TokenEndpoint};
+use crate::provider::{PrepareError, TokenEndpoint, tls};
 
 /// The time limit of one probe, because a person waits for all of them.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -113,7 +113,8 @@ fn clock_offset_ms(headers: &HeaderMap, now: Timestamp) -> Option<i64> {
 
 fn unreachable(error: &reqwest::Error) -> Unreachable {
     let causes: Vec<_> = std::iter::successors(error.source(), |&cause| cause.source()).collect();
-    let why = causes.last().map_or_else(|| "the request failed".into(), ToString::to_string);
+    let by_tls = causes.iter().find_map(|cause| tls::refusal_text(*cause));
+    let why = by_tls.or_else(|| causes.last().map(ToString::to_string)).unwrap_or_else(|| "the request failed".into());
     let step = if error.is_timeout() { timeout_step(error) } else { failed_step(&causes) };
     Unreachable { step, reason: why }
 }

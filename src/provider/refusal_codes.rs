@@ -4,11 +4,15 @@
 
 use crate::credential::error_response::ErrorResponse;
 use crate::credential::token_words;
+use crate::provider::client_words::{self, ClientRefusal};
+use crate::provider::condition_words;
 
-/// This refresh token is dead. RFC 6749 has the first; the others were seen at more than one server, or can mean
-/// nothing else in a response to a refresh. Codes of a single provider are its `dead_codes`.
-const DEAD: [&str; 19] = [
-    "invalid_grant",
+/// This refresh token is dead (RFC 6749 §5.2); but some servers refuse a client or a condition with the same code.
+const INVALID_GRANT: &str = "invalid_grant";
+
+/// This refresh token is dead, too: seen at more than one server, or without another meaning in a response to a refresh.
+/// Codes of a single provider are its `dead_codes`.
+const DEAD: [&str; 18] = [
     "refresh_token_reused",
     "refresh_token_expired",
     "refresh_token_invalidated",
@@ -88,7 +92,7 @@ const SERVER_ERROR: [&str; 5] =
 
 /// A condition that is not the token's and may pass. Google's `admin_policy_enforced`, `suberror` of Microsoft Entra
 /// (Conditional Access), and what others call the same.
-const CONDITION: [&str; 14] = [
+const CONDITION: [&str; 22] = [
     "message_only",
     "admin_policy_enforced",
     "policy_enforced",
@@ -103,10 +107,19 @@ const CONDITION: [&str; 14] = [
     "location_not_allowed",
     "access_restricted",
     "account_locked",
+    // An administrator may enable the account again, and the token is then as good as before.
+    "user_disabled",
+    "account_disabled",
+    "user_deactivated",
+    "account_deactivated",
+    "user_suspended",
+    "account_suspended",
+    "user_blocked",
+    "account_blocked",
 ];
 
-/// Texts that name such a condition.
-const CONDITION_TEXTS: [&str; 19] = [
+/// Texts that name such a condition, where no grammar finds it.
+const CONDITION_TEXTS: [&str; 28] = [
     "conditional access",
     "blocked by policy",
     "security policy",
@@ -126,6 +139,15 @@ const CONDITION_TEXTS: [&str; 19] = [
     "outside of hours",
     "at this time of day",
     "account is locked",
+    "account is disabled",
+    "account is suspended",
+    "account is deactivated",
+    "account has been disabled",
+    "account has been suspended",
+    "account has been deactivated",
+    "user is disabled",
+    "user has been disabled",
+    "temporarily unavailable",
 ];
 
 /// Texts by which a server says that it was asked too often.
@@ -133,7 +155,7 @@ const THROTTLED_TEXTS: [&str; 5] =
     ["too many requests", "rate limit", "request limit", "requests continuously", "too many refresh"];
 
 /// Texts by which a server asks for a person.
-const PERSON_TEXTS: [&str; 11] = [
+const PERSON_TEXTS: [&str; 17] = [
     "sign in again",
     "signin again",
     "log in again",
@@ -143,6 +165,12 @@ const PERSON_TEXTS: [&str; 11] = [
     "re authenticate",
     "reauthorize",
     "re authorize",
+    "authenticate again",
+    "authorize again",
+    "authorise again",
+    "relogin",
+    "re login",
+    "reauthentication",
     "multi factor authentication",
     "multifactor authentication",
 ];
@@ -243,7 +271,16 @@ impl<'a> Words<'a> {
     }
 
     pub(super) fn has_dead_code(&self, own: &[String]) -> bool {
-        self.has_code(&DEAD) || self.has_own(own)
+        self.has_code(&[INVALID_GRANT]) || self.has_code(&DEAD) || self.has_own(own)
+    }
+
+    /// `invalid_grant` of a server that refuses the client in clear words, and says nothing of a token.
+    pub(super) fn is_clients_invalid_grant(&self, own: &[String]) -> bool {
+        let is_general = self.has_code(&[INVALID_GRANT]) && !self.has_code(&DEAD) && !self.has_own(own);
+        let mut words = self.error.texts().filter(|text| !is_code(text, &[INVALID_GRANT]));
+        is_general
+            && self.client_refusal() == Some(ClientRefusal::Named)
+            && !words.any(|text| client_words::speaks_of_token(text) || token_words::name_dead_token(text))
     }
 
     pub(super) fn has_client_code(&self, own: &[String]) -> bool {
@@ -276,11 +313,33 @@ impl<'a> Words<'a> {
     }
 
     pub(super) fn names_condition(&self) -> bool {
-        self.has_code(&CONDITION) || self.has_entra(EntraMeaning::Condition) || self.says(&CONDITION_TEXTS)
+        self.has_code(&CONDITION)
+            || self.has_entra(EntraMeaning::Condition)
+            || self.says(&CONDITION_TEXTS)
+            || self.error.texts().any(condition_words::name_condition)
     }
 
     pub(super) fn names_client(&self) -> bool {
-        self.has_entra(EntraMeaning::Client) || self.says(&CLIENT_TEXTS)
+        self.says(&CLIENT_TEXTS) || self.client_refusal() == Some(ClientRefusal::Named)
+    }
+
+    /// Whether it refuses the client in words, whatever its code.
+    pub(super) fn refuses_client(&self) -> bool {
+        self.client_refusal().is_some()
+    }
+
+    /// Words that say no more of the client than the code that a server may also use for a token.
+    pub(super) fn refusal_may_be_of_token(&self, is_public_client: bool) -> bool {
+        match self.client_refusal() {
+            Some(ClientRefusal::Unauthorized) => true,
+            Some(ClientRefusal::Invalid) => is_public_client,
+            Some(ClientRefusal::Named) | None => false,
+        }
+    }
+
+    fn client_refusal(&self) -> Option<ClientRefusal> {
+        let by_number = self.has_entra(EntraMeaning::Client).then_some(ClientRefusal::Named);
+        self.error.texts().filter_map(client_words::client_refusal).max().max(by_number)
     }
 
     pub(super) fn names_dead_token(&self) -> bool {
@@ -288,10 +347,7 @@ impl<'a> Words<'a> {
     }
 
     fn has_code(&self, known: &[&str]) -> bool {
-        self.error.codes().any(|code| {
-            let code = letters(last_part(code));
-            known.iter().any(|known| letters(known) == code)
-        })
+        self.error.codes().any(|code| is_code(code, known))
     }
 
     fn has_own(&self, own: &[String]) -> bool {
@@ -310,6 +366,11 @@ impl<'a> Words<'a> {
         let is_meant = |number: u32| ENTRA.iter().any(|(known, means)| *known == number && *means == meaning);
         numbers.into_iter().any(is_meant)
     }
+}
+
+fn is_code(text: &str, known: &[&str]) -> bool {
+    let code = letters(last_part(text));
+    known.iter().any(|known| letters(known) == code)
 }
 
 /// The code at the end of a name space: of a URL (RFC 9457), or of `keymanagement.service.invalid_refresh_token`.

@@ -78,9 +78,54 @@ pub fn is_untaken_503(body: &[u8]) -> bool {
     UNTAKEN_503.contains(&words)
 }
 
+/// The body that a refusal of the client has in a challenge alone (`WWW-Authenticate: Basic error="invalid_client"`): a
+/// form of its error. Other challenges may be of a gateway, and speak of another token.
+pub fn body_of_challenge(header: &str) -> Option<Vec<u8>> {
+    let error = challenge_parameter(header, "error").filter(|code| {
+        ["invalid_client", "unauthorized_client"].iter().any(|known| code.eq_ignore_ascii_case(known))
+    })?;
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("error", error);
+    if let Some(text) = challenge_parameter(header, "error_description") {
+        form.append_pair("error_description", text);
+    }
+    Some(form.finish().into_bytes())
+}
+
+/// A parameter of a challenge (RFC 9110 §11.2).
+fn challenge_parameter<'a>(header: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut rest = header;
+    while let Some(at) = rest.find('=') {
+        let name = rest[..at].rsplit([' ', ',', '\t']).next().unwrap_or_default();
+        let value = rest[at + 1..].trim_start();
+        let (value, after) = match value.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => value.split_once(',').unwrap_or((value, "")),
+        };
+        if name.eq_ignore_ascii_case(wanted) {
+            return Some(value.trim());
+        }
+        rest = after;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_client_is_read_from_a_challenge() {
+        let read = |header: &str| body_of_challenge(header).map(|body| String::from_utf8(body).unwrap());
+        assert_eq!(read("Basic realm=\"a, b\", error=\"invalid_client\"").as_deref(), Some("error=invalid_client"));
+        assert_eq!(
+            read("Basic error=invalid_client, error_description=\"Unknown client\"").as_deref(),
+            Some("error=invalid_client&error_description=Unknown+client")
+        );
+        for other in ["Basic realm=\"x\"", "Bearer error=\"invalid_token\"", "", "=", "Basic error=\""] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn body_of_no_token_endpoint_is_named() {

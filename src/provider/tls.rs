@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::Verifier;
 
+use crate::clock::Timestamp;
 use crate::credential::server_text::printable;
 
 /// The configuration of a client that trusts the roots of the platform and those in `authorities` (PEM).
@@ -19,7 +20,7 @@ pub(super) fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, 
         None => Verifier::new(Arc::clone(&provider)),
         Some(pem) => Verifier::new_with_extra_roots(certificates(pem)?, Arc::clone(&provider)),
     };
-    let verifier = NamingVerifier(verifier.map_err(|e| e.to_string())?);
+    let verifier = NamingVerifier(verifier.map_err(|e| in_words(&e.to_string()))?);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
@@ -33,7 +34,7 @@ pub(super) fn client_config(authorities: Option<&[u8]>) -> Result<ClientConfig, 
 /// The certificates of a file in PEM, of which there must be one.
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match certificates.map_err(|e| e.to_string())? {
+    match certificates.map_err(|_| "it is no PEM that can be read".to_owned())? {
         none if none.is_empty() => Err("it contains no certificate".to_owned()),
         certificates => Ok(certificates),
     }
@@ -64,14 +65,8 @@ impl ServerCertVerifier for NamingVerifier {
         let verified = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         verified.map_err(|error| match error {
             Error::InvalidCertificate(why) => {
-                let remedy = match why {
-                    CertificateError::UnknownIssuer => {
-                        "; if that issuer is right, name its certificate: ca_file in the provider's section, or SSL_CERT_FILE"
-                    }
-                    _ => "",
-                };
                 let issuer = issuer_name(end_entity).unwrap_or_else(|| "an unnamed issuer".to_owned());
-                let refused = RefusedCertificate { issuer, why: why.to_string(), remedy };
+                let refused = RefusedCertificate { issuer, why: reason(&why), remedy: remedy(&why) };
                 Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
             }
             other => other,
@@ -107,10 +102,103 @@ pub(super) fn refusal_text(cause: &(dyn std::error::Error + 'static)) -> Option<
     while let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         cause = inner;
     }
-    match cause.downcast_ref::<Error>()? {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(refused))) => Some(refused.to_string()),
-        _ => None,
+    Some(match cause.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(refused))) => refused.to_string(),
+        Error::InvalidCertificate(why) => format!("the certificate of the server is refused: {}", reason(why)),
+        Error::InvalidMessage(_) => "the server does not speak TLS at this port".to_owned(),
+        other => in_words(&other.to_string()),
+    })
+}
+
+/// Why a certificate is refused.
+fn reason(why: &CertificateError) -> String {
+    let at = |time: &UnixTime| {
+        Timestamp::from_secs(i64::try_from(time.as_secs()).unwrap_or(i64::MAX / 1000)).to_the_second()
+    };
+    match why {
+        CertificateError::UnknownIssuer => {
+            "UnknownIssuer, an authority that this machine does not trust, or a chain that the server sends in part"
+                .into()
+        }
+        CertificateError::Expired => "it has expired".into(),
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!("it expired at {}, and the clock of this machine says {}", at(not_after), at(time))
+        }
+        CertificateError::NotValidYet => "it is not valid yet".into(),
+        CertificateError::NotValidYetContext { time, not_before } => {
+            format!("it is valid from {}, and the clock of this machine says {}", at(not_before), at(time))
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names: Vec<String> = presented.iter().map(|name| printable(&presented_name(name))).collect();
+            let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+            format!("it is made out to {names}, not to {}", expected.to_str())
+        }
+        CertificateError::NotValidForName => "it is made out to another name".into(),
+        CertificateError::Revoked => "it was revoked".into(),
+        CertificateError::BadEncoding => "it cannot be read".into(),
+        CertificateError::BadSignature => "its signature does not fit".into(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not made out for a server".into()
+        }
+        CertificateError::Other(OtherError(inner)) if is_authority(inner) => "it is that of an authority".into(),
+        CertificateError::Other(OtherError(inner)) => in_words(&inner.to_string()),
+        other => in_words(&other.to_string()),
     }
+}
+
+/// The server shows the certificate of an authority as its own.
+fn is_authority(why: &dyn std::fmt::Display) -> bool {
+    why.to_string().contains("CaUsedAsEndEntity")
+}
+
+/// A name of a certificate without the type that the library writes around it: `DnsName("a.example")`.
+fn presented_name(name: &str) -> String {
+    match (name.find('"'), name.rfind('"')) {
+        (Some(from), Some(to)) if from < to => name[from + 1..to].to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
+fn remedy(why: &CertificateError) -> &'static str {
+    match why {
+        CertificateError::UnknownIssuer => {
+            "; if that issuer is right, name its certificate: ca_file in the provider's section, or SSL_CERT_FILE"
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            "; if the clock of this machine is right, the server's operator must renew it; otherwise set the clock: timedatectl set-ntp true"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "; check the host name of the endpoint"
+        }
+        CertificateError::Other(OtherError(inner)) if is_authority(inner) => {
+            "; the server's operator must give it one that is made out for a server"
+        }
+        _ => "; the server's operator must replace it",
+    }
+}
+
+/// The words of a name in a program: `CaUsedAsEndEntity` is `ca used as end entity`.
+fn in_words(text: &str) -> String {
+    let mut words = String::new();
+    let mut before = ' ';
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let begins_word = c.is_uppercase() && rest.peek().is_some_and(|next| next.is_lowercase());
+        match c {
+            '(' | ')' | '{' | '}' | '"' => {}
+            _ if begins_word && before.is_lowercase() => {
+                words.push(' ');
+                words.extend(c.to_lowercase());
+            }
+            _ if begins_word && !before.is_alphanumeric() => words.extend(c.to_lowercase()),
+            _ => words.push(c),
+        }
+        before = c;
+    }
+    words
 }
 
 /// `organizationName` and `commonName` (X.520).
@@ -161,6 +249,26 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_certificate_is_told_in_words_with_dates() {
+        let at = |secs| UnixTime::since_unix_epoch(std::time::Duration::from_secs(secs));
+        let expired = CertificateError::ExpiredContext { time: at(1_790_000_000), not_after: at(1_780_000_000) };
+        assert_eq!(
+            reason(&expired),
+            "it expired at 2026-05-28T20:26:40Z, and the clock of this machine says 2026-09-21T14:13:20Z"
+        );
+        assert!(remedy(&expired).contains("set the clock"));
+        let early = CertificateError::NotValidYetContext { time: at(1_780_000_000), not_before: at(1_790_000_000) };
+        assert!(reason(&early).starts_with("it is valid from 2026-09-21T14:13:20Z"), "{}", reason(&early));
+        let name = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("b.example").unwrap(),
+            presented: vec!["DnsName(\"a.example\")".to_owned()],
+        };
+        assert_eq!(reason(&name), "it is made out to a.example, not to b.example");
+        assert_eq!(in_words("CaUsedAsEndEntity"), "ca used as end entity");
+        assert_eq!(in_words("received fatal alert: HandshakeFailure"), "received fatal alert: handshake failure");
+    }
 
     #[test]
     fn cut_or_foreign_certificates_have_no_issuer() {

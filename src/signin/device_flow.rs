@@ -9,6 +9,7 @@ use crate::credential::error_response::{ErrorResponse, UNKNOWN_ERROR};
 use crate::credential::secret::OneTimeSecret;
 use crate::credential::server_text::printable;
 use crate::outcome::{ErrorKind, Failure};
+use crate::provider::classify;
 use crate::provider::request_encoding::AuthServerRequest;
 use crate::signin::login_events::LoginEvents;
 use crate::signin::token_client::{IssuedTokens, TokenClient};
@@ -96,7 +97,11 @@ impl TokenClient<'_> {
                         return Ok(IssuedTokens { response: granted, requested_at: asked });
                     }
                     // Words without a code, such as a gateway's, do not end the code of this login either.
-                    Ok(GrantResponse::Denied(d)) if d.code == UNKNOWN_ERROR => {
+                    Ok(GrantResponse::Denied(d))
+                        if d.code == UNKNOWN_ERROR
+                            && poll_code(&d) == PollCode::Other
+                            && !classify::refuses_client(&d) =>
+                    {
                         format!("the server returned {} {}", answer.status, d.shown())
                     }
                     Ok(GrantResponse::Denied(d)) => match poll_decision(&d, interval) {
@@ -119,12 +124,14 @@ impl TokenClient<'_> {
     }
 
     fn final_error(&self, d: &ErrorResponse) -> SignInError {
-        match d.code.to_ascii_lowercase().as_str() {
-            "expired_token" => {
+        match poll_code(d) {
+            PollCode::Expired => {
                 let message = "the code expired before it was used";
                 SignInError::Abandoned(Failure::new(ErrorKind::ExpiredToken, message).with_hint("sign in again"))
             }
-            _ => denied_error(d, self.prepared),
+            PollCode::Pending | PollCode::SlowDown | PollCode::Trouble | PollCode::Other => {
+                denied_error(d, self.prepared)
+            }
         }
     }
 }
@@ -135,12 +142,39 @@ fn with_paste_hint(failure: Failure) -> Failure {
 }
 
 fn poll_decision(d: &ErrorResponse, interval: Duration) -> PollDecision {
-    match d.code.to_ascii_lowercase().as_str() {
-        "authorization_pending" => PollDecision::After(interval),
-        "slow_down" => PollDecision::After((interval + SLOW_DOWN_INCREMENT).min(MAX_INTERVAL)),
-        "server_error" | "temporarily_unavailable" => PollDecision::After((interval * 2).min(MAX_INTERVAL)),
-        _ => PollDecision::Stop,
+    match poll_code(d) {
+        PollCode::Pending => PollDecision::After(interval),
+        PollCode::SlowDown => PollDecision::After((interval + SLOW_DOWN_INCREMENT).min(MAX_INTERVAL)),
+        PollCode::Trouble => PollDecision::After((interval * 2).min(MAX_INTERVAL)),
+        PollCode::Expired | PollCode::Other => PollDecision::Stop,
     }
+}
+
+/// The codes of RFC 8628 §3.5, and those of a server in trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PollCode {
+    Pending,
+    SlowDown,
+    Expired,
+    Trouble,
+    Other,
+}
+
+/// The first code that is known, by its letters: `authorization_pending`, `AuthorizationPending` and
+/// `AuthorizationPendingException` are the same.
+fn poll_code(d: &ErrorResponse) -> PollCode {
+    let of_text = |text: &str| {
+        let letters: String = text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        let code = letters.strip_suffix("exception").or_else(|| letters.strip_suffix("error")).unwrap_or(&letters);
+        match code {
+            "authorizationpending" | "authorisationpending" | "authorizationispending" | "pending" => PollCode::Pending,
+            "slowdown" => PollCode::SlowDown,
+            "expiredtoken" | "expireddevicecode" | "devicecodeexpired" | "codeexpired" => PollCode::Expired,
+            "server" | "servererror" | "temporarilyunavailable" | "internalserver" => PollCode::Trouble,
+            _ => PollCode::Other,
+        }
+    };
+    d.texts().map(of_text).find(|code| *code != PollCode::Other).unwrap_or(PollCode::Other)
 }
 
 /// The members of a response: JSON, or a form, as some servers write it who do so with their tokens.
@@ -153,6 +187,9 @@ fn members_of(body: &[u8]) -> Value {
 
 /// `Err`: the member that is missing, or cannot be read.
 fn parse_device_authorization(members: &Value) -> Result<DeviceAuthorization, &'static str> {
+    // Some servers wrap every response.
+    let within = ["data", "result", "response"].iter().filter_map(|name| members.get(name)).find(|v| v.is_object());
+    let members = within.filter(|_| members.get("device_code").is_none()).unwrap_or(members);
     let member = |name: &str| members.get(name).or_else(|| members.get(camel_case(name)));
     let text = |name: &str| match member(name)? {
         Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
@@ -240,6 +277,9 @@ mod tests {
             assert_eq!((i.user_code.as_str(), i.verification_uri.as_str()), ("1234", "https://a.example/"));
             assert_eq!((i.expires_in, i.interval), (Duration::from_secs(600), Duration::from_secs(2)));
         }
+        let wrapped =
+            json!({"code": 0, "data": {"device_code": "d", "user_code": "u", "verification_uri": "https://a.example"}});
+        assert_eq!(parse_device_authorization(&wrapped).unwrap().user_code, "u");
         assert!(parse_device_authorization(&members_of(b"<html>user_code=1</html>")).is_err());
     }
 
@@ -250,6 +290,10 @@ mod tests {
         };
         assert_eq!(step("authorization_pending", 5), PollDecision::After(Duration::from_secs(5)));
         assert_eq!(step("AUTHORIZATION_PENDING", 5), PollDecision::After(Duration::from_secs(5)));
+        for spelling in ["AuthorizationPending", "AuthorizationPendingException", "authorization-pending"] {
+            assert_eq!(step(spelling, 5), PollDecision::After(Duration::from_secs(5)), "{spelling}");
+        }
+        assert_eq!(step("SlowDownException", 5), PollDecision::After(Duration::from_secs(10)));
         assert_eq!(step("slow_down", 5), PollDecision::After(Duration::from_secs(10)));
         assert_eq!(step("Slow_Down", 5), PollDecision::After(Duration::from_secs(10)));
         assert_eq!(step("slow_down", 59), PollDecision::After(MAX_INTERVAL));

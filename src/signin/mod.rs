@@ -20,7 +20,7 @@ use crate::credential::{Binding, Credential};
 use crate::engine::new_credential;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::{ClientAuth, Provider};
-use crate::provider::{PreparedProvider, RawResponse};
+use crate::provider::{PreparedProvider, RawResponse, classify};
 
 /// Why a sign-in brought no credential. The store is unchanged.
 #[derive(Debug)]
@@ -77,14 +77,15 @@ pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> Sign
         | ClientAuth::ClientSecretPost => "client_id, client_auth and client_secret",
     };
     let is_of_client = provider.client_codes.iter().any(|code| code.eq_ignore_ascii_case(&denied.code));
+    let client_hint = || format!("check {client} in {section}{}", prepared.encoding_hint());
     match denied.code.to_ascii_lowercase().as_str() {
         code if is_of_client => {
             let message = format!("{} rejects the client: {code}{reason}", provider.name);
             let failure = Failure::new(ErrorKind::of_provider(code), message);
-            SignInError::Client(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
+            SignInError::Client(failure.with_hint(client_hint()))
         }
         "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
-            SignInError::Client(failure.with_hint(format!("check {client} in {section}{}", prepared.encoding_hint())))
+            SignInError::Client(failure.with_hint(client_hint()))
         }
         "invalid_scope" => SignInError::Config(failure.with_hint(format!("check scopes in {section}"))),
         // Some servers refuse a request without scopes like this, and do not say why.
@@ -97,6 +98,7 @@ pub fn denied_error(denied: &ErrorResponse, prepared: &PreparedProvider) -> Sign
             provider.scopes.join(" ")
         ))),
         "server_error" | "temporarily_unavailable" => SignInError::Unreachable(failure.with_hint("try again later")),
+        _ if classify::refuses_client(denied) => SignInError::Client(failure.with_hint(client_hint())),
         _ => SignInError::Refused(failure.with_hint("sign in again")),
     }
 }

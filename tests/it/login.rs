@@ -312,6 +312,57 @@ fn device_login_keeps_the_interval_and_survives_lost_responses() {
 }
 
 #[test]
+fn pending_device_code_is_known_in_every_spelling() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = with_device_flow(&server);
+    let json = "content-type: application/json\r\n";
+    server.script([
+        Fault::Respond(400, json, r#"{"errorCode":"AuthorizationPending"}"#),
+        Fault::Respond(400, json, r#"{"__type":"AuthorizationPendingException","message":"Authorization is pending"}"#),
+    ]);
+    let run = sandbox.keepalive(&["login", "demo", "--device"]).exits(0);
+    assert!(!run.stderr.contains("still waiting"), "{run:#?}");
+}
+
+#[test]
+fn stopped_login_says_that_its_grant_is_lost() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = with_device_flow(&server);
+    sandbox.import("demo", &server.mint()).exits(0);
+    let before = stored(&sandbox);
+    let lock = std::fs::File::open(sandbox.lock_file("demo")).unwrap();
+    lock.lock().unwrap();
+    let login = sandbox.spawn(&["login", "demo", "--device"]);
+    login.wait_for_line("the new one is stored after that");
+    let exit = login.interrupt(75);
+    login
+        .finish()
+        .exits(exit)
+        .says("what this sign-in was granted is not stored and is lost")
+        .says("keepalive login demo");
+    drop(lock);
+    assert_eq!(stored(&sandbox), before);
+}
+
+/// A refused code, as of a typing error, and then the right one.
+#[test]
+fn refused_paste_is_asked_for_again() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = with_browser(&server, "exit 1");
+    server.script([Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
+    let mut child = sandbox.keepalive_command(&["login", "demo", "--paste"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let login = Process::new(child);
+    writeln!(keyboard, "rubbish").unwrap();
+    login.wait_for_line("that is no code of this sign-in, or it has ended; paste again");
+    writeln!(keyboard, "code").unwrap();
+    login.finish().exits(0).says("demo: signed in");
+    server.script([Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#)]);
+    let run = sandbox.keepalive_with_input(&["login", "demo", "--paste"], "rubbish\n");
+    run.exits(1).says("acme returned invalid_grant");
+}
+
+#[test]
 fn expired_or_denied_device_code_changes_nothing() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = with_device_flow(&server);
@@ -321,6 +372,8 @@ fn expired_or_denied_device_code_changes_nothing() {
         (400, r#"{"error":"expired_token"}"#, 1, "the code expired"),
         (400, r#"{"error":"access_denied"}"#, 1, "acme returned access_denied"),
         (401, r#"{"error":"invalid_client"}"#, 78, "check client_id"),
+        (403, r#"{"status":403,"message":"invalid client secret"}"#, 78, "check client_id"),
+        (400, r#"{"error":"deleted_client"}"#, 78, "check client_id"),
         (
             200,
             r#"{"access_token":"at","expires_in":60}"#,
@@ -355,6 +408,27 @@ fn impossible_login_is_refused_before_any_sign_in() {
     std::fs::remove_file(with_device.path("home/key")).unwrap();
     let run = with_device.keepalive(&["login", "demo"]).exits(78).says("the key file").says("does not exist");
     assert!(!run.stderr.contains("enter the code"), "{run:#?}");
+}
+
+#[test]
+fn store_that_would_refuse_a_login_is_found_before_it() {
+    let server = AuthServer::start(RotationMode::Strict);
+    for what in ["ledger", "ledger.lock", "tokens", "profiles/other/record.json"] {
+        let sandbox = with_device_flow(&server);
+        sandbox.import("demo", &server.mint()).exits(0);
+        let store = sandbox.path("state/keepalive");
+        for file in ["ledger", "ledger.lock"] {
+            std::fs::remove_file(store.join(file)).unwrap_or_default();
+        }
+        std::fs::remove_dir_all(store.join("tokens")).unwrap_or_default();
+        match what {
+            "tokens" => std::fs::write(store.join(what), "").unwrap(),
+            _ => std::fs::create_dir_all(store.join(what)).unwrap(),
+        }
+        let run = sandbox.keepalive(&["login", "demo"]).exits(69).says(what);
+        assert!(!run.stderr.contains("enter the code"), "{what}: {run:#?}");
+        sandbox.import("demo", &server.mint()).exits(69).says(what);
+    }
 }
 
 #[test]

@@ -64,6 +64,55 @@ fn unknown_refusal_shows_the_words_and_names_dead_codes() {
     assert_eq!(sandbox.status()["state"], "fresh");
 }
 
+/// A code of every bad request in `dead_codes` would end a living token.
+#[test]
+fn only_a_code_of_its_own_is_offered_as_dead() {
+    for (body, words) in [
+        (
+            r#"{"error":{"code":400,"message":"USER_NOT_FOUND","status":"INVALID_ARGUMENT"}}"#,
+            "dead_codes = [\"USER_NOT_FOUND\"]",
+        ),
+        (r#"{"error":"Bad Request","message":"no"}"#, "the server did not say why"),
+        (r#"{"error":"access_denied"}"#, "the server did not say why"),
+        (r#"{"error":"APP_QUOTA"}"#, "if it means that the client is refused: client_codes = [\"APP_QUOTA\"]"),
+    ] {
+        let (_server, _sandbox, run) = refused(400, JSON, body);
+        run.exits(75).says(words);
+    }
+}
+
+/// Rule 24.
+#[test]
+fn client_refused_in_words_is_a_config_error() {
+    for (status, body) in [
+        (403, r#"{"status":403,"message":"invalid client secret"}"#),
+        (400, r#"{"status":"BAD_CLIENT_ID","message":"missing or unknown client id"}"#),
+        (200, r#"{"ok":false,"error":"bad_client_secret"}"#),
+        (401, r#"{"error":"deleted_client"}"#),
+        (400, r#"{"errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}"#),
+        (400, r#"{"message":"User pool client abc does not exist."}"#),
+        (401, "Client authentication failed"),
+    ] {
+        let (_server, sandbox, run) = refused(status, JSON, body);
+        let run = run.exits(78).says("check client_id").says("keepalive login demo");
+        assert!(!run.stderr.contains("dead_codes"), "{run:#?}");
+        assert_eq!(run.result()["error"]["kind"], "client_refused", "{body}");
+        assert_eq!(sandbox.status()["state"], "config_error", "{body}");
+    }
+    let challenge = "www-authenticate: Basic realm=\"a\", error=\"invalid_client\"\r\n";
+    refused(401, challenge, "").2.exits(78).says("returned 401 invalid_client");
+    refused(401, "www-authenticate: Bearer error=\"invalid_token\"\r\n", "").2.exits(75).says("an empty body");
+}
+
+#[test]
+fn condition_beside_invalid_grant_is_named() {
+    for words in ["ip restricted", "login hours restricted", "VPN required"] {
+        let body = format!(r#"{{"error":"invalid_grant","error_description":"{words}"}}"#);
+        let (_server, _sandbox, run) = refused(400, JSON, Box::leak(body.into_boxed_str()));
+        run.exits(77).says("names a condition that may pass").says("refresh --force -p demo");
+    }
+}
+
 #[test]
 fn condition_that_may_pass_is_tried_again() {
     let body = r#"{"error":"access_denied","error_description":"blocked by policy: outside of business hours"}"#;
@@ -130,6 +179,24 @@ fn rejection_ends_when_the_client_is_mended() {
     sandbox.refresh(&[]).exits(0);
     assert_eq!((server.counts().refresh_requests, server.counts().refresh_ok), (2, 1));
     assert_eq!(sandbox.status()["state"], "fresh");
+}
+
+/// The rejection stands, and what the person changed is told with it.
+#[test]
+fn other_client_after_a_rejection_is_named() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    server.script([Fault::Respond(400, JSON, r#"{"error":"invalid_grant"}"#)]);
+    sandbox.refresh(&["--force"]).exits(77);
+    let config = sandbox.path("config/keepalive/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("client_id = \"public\"", "client_id = \"other\"")).unwrap();
+    let told = "was issued to client public";
+    sandbox.refresh(&[]).exits(77).says("invalid_grant").says(told).says("restore [provider.acme]");
+    sandbox.refresh(&["--force"]).exits(78).says(told);
+    let status = sandbox.status();
+    assert!(status["error"]["message"].as_str().unwrap().contains(told), "{status}");
+    assert_eq!(server.counts().refresh_requests, 1);
 }
 
 /// Quotes what was sent, in the ways in which servers write it.

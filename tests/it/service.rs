@@ -69,6 +69,44 @@ fn install_writes_enables_and_lingers_and_uninstall_undoes_it() {
     sandbox.keepalive(&["service", "uninstall"]).exits(0).says("nothing of ours is installed");
 }
 
+/// The shell has an `XDG_CONFIG_HOME` that the manager has not.
+#[test]
+fn install_writes_where_the_manager_reads() {
+    let paths = "UnitPath=$HOME/.config/systemd/user.control $HOME/.config/systemd/user /etc/systemd/user";
+    let script = format!("case \"$*\" in *UnitPath*) echo \"{paths}\";; *is-active*) echo active;; esac");
+    let sandbox = with_tools(&[("systemctl", &script), ("loginctl", "exit 1")]);
+    let usual = sandbox.path("home/.config/systemd/user/keepalive.service");
+    sandbox.keepalive(&["service", "install"]).exits(0).says(&format!("wrote {}", usual.display()));
+    assert!(usual.exists() && !unit(&sandbox, "keepalive.service").exists());
+    let status = sandbox.keepalive(&["--json", "service", "status"]).exits(0).json();
+    assert_eq!(status["units"]["keepalive.service"]["file"], "ours");
+    sandbox.keepalive(&["service", "uninstall"]).exits(0).says("stopped, disabled and removed");
+    assert!(!usual.exists());
+}
+
+#[test]
+fn uninstall_removes_its_unit_whatever_it_finds() {
+    let unknown = "case \"$*\" in *disable*) echo 'Unit file keepalive.service does not exist.' >&2; exit 1;; \
+                   *is-active*) echo inactive;; esac";
+    for (tools, words) in [
+        (&[("systemctl", unknown)][..], "Unit file keepalive.service does not exist."),
+        (&[("systemctl", "echo 'No medium found' >&2; exit 1")], "keepalive.service was not stopped"),
+        (&[], "systemctl is not installed"),
+    ] {
+        let sandbox = with_tools(tools);
+        let (file, wants) = (unit(&sandbox, "keepalive.service"), unit(&sandbox, "default.target.wants"));
+        std::fs::create_dir_all(&wants).unwrap();
+        std::fs::write(&file, "# Written by keepalive service install; keepalive service uninstall removes it.\n")
+            .unwrap();
+        std::os::unix::fs::symlink(&file, wants.join("keepalive.service")).unwrap();
+        // Of a configuration it needs nothing.
+        sandbox.config("[store\n");
+        sandbox.keepalive(&["service", "uninstall"]).exits(0).says(words).says(&format!("removed {}", file.display()));
+        assert!(!file.exists() && wants.join("keepalive.service").symlink_metadata().is_err());
+        sandbox.keepalive(&["service", "uninstall"]).exits(0).says("nothing of ours");
+    }
+}
+
 #[test]
 fn unit_of_someone_else_is_never_changed() {
     let sandbox = with_tools(&[("systemctl", SYSTEMCTL), ("loginctl", "exit 1")]);

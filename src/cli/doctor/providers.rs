@@ -206,7 +206,9 @@ fn unreachable(name: &str, endpoints: &[&str], url: &Url, absence: &Unreachable)
         }
         ConnectionStep::Tls => (
             "TLS failed",
-            format!("if it uses a private CA, set ca_file in [provider.{name}]; otherwise check the clock"),
+            format!(
+                "if it uses a private CA, set ca_file in [provider.{name}]; otherwise check the address, the port and the clock"
+            ),
         ),
         ConnectionStep::Response => ("no response", "try again; see the provider's status page".to_owned()),
     };

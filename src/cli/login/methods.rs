@@ -217,14 +217,30 @@ impl LoginFlow<'_> {
         }
         self.print_timeout("your input");
         read_lines(self.events.sender());
+        self.redeem_pasted(&attempt)
+    }
+
+    /// Takes lines until one of them is a code that the server knows.
+    fn redeem_pasted(&self, attempt: &AuthorizationRequest) -> Result<IssuedTokens, SignInError> {
         let deadline = self.events.hidden_deadline(SIGN_IN_TIMEOUT);
+        let mut refused = None;
         loop {
             match self.events.next(&deadline, SIGN_IN_TIMEOUT)? {
                 Some(LoginEvent::EmptyLine) => {
                     self.out.warn("that line is empty; paste the address, or the code in it")
                 }
                 Some(LoginEvent::Pasted(line)) => match attempt.parse_pasted(line.as_ref(), self.client.endpoints) {
-                    Ok(code) => return self.exchange_code(&attempt, &code),
+                    Ok(code) => match self.exchange_code(attempt, &code) {
+                        // Of a typing error, or of a code that has ended: the link gives another one.
+                        Err(SignInError::Refused(failure))
+                            if failure.kind == ErrorKind::of_provider("invalid_grant") =>
+                        {
+                            let again = "that is no code of this sign-in, or it has ended; paste again, or visit the link again";
+                            self.out.warn(&format!("{}; {again}", failure.message));
+                            refused = Some(failure);
+                        }
+                        done => return done,
+                    },
                     // A typing error; another line may follow.
                     Err(bad @ (RedirectError::StateMismatch | RedirectError::Unreadable(_))) => {
                         self.warn_bad_paste(bad)
@@ -232,6 +248,9 @@ impl LoginFlow<'_> {
                     Err(bad) => return Err(self.client.redirect_failure(bad)),
                 },
                 Some(LoginEvent::PasteEnded) => {
+                    if let Some(refused) = refused {
+                        return Err(SignInError::Refused(refused));
+                    }
                     let failure = Failure::new(ErrorKind::Input, "no usable address or code was entered");
                     return Err(SignInError::Abandoned(failure.with_hint("sign in again")));
                 }

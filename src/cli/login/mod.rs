@@ -277,10 +277,27 @@ fn store_credential(
         &requested_at,
         &waits,
     );
-    let handed = handed.map_err(|outcome| from_outcome(with_names(outcome, engine.store(), &profile.name)))?;
+    let handed = handed.map_err(|outcome| {
+        let (status, failure) = from_outcome(with_names(outcome, engine.store(), &profile.name));
+        (status, failure.map(|failure| with_lost_grant(failure, profile)))
+    })?;
     outcome.generation = handed.generation;
     outcome.publication = handed.publication;
     Ok(LoginResult { account, stored: handed, outcome })
+}
+
+/// Says of a credential that was granted and could not be stored that it is gone.
+fn with_lost_grant(failure: Failure, profile: &Profile) -> Failure {
+    if failure.kind == ErrorKind::HalfTaken {
+        return failure;
+    }
+    let first = failure.hint.as_ref().map_or(String::new(), |hint| format!("{hint}; then "));
+    let hint = format!(
+        "{first}sign in again: keepalive login {}; what this sign-in was granted is not stored and is lost, and what was \
+         stored before is unchanged",
+        profile.name
+    );
+    failure.with_hint(hint)
 }
 
 /// The page that the browser shows at the end.

@@ -15,6 +15,7 @@ use crate::access::setup::Setup;
 use crate::cli::service::program::Program;
 use crate::cli::service::systemd::{Manager, UnitState};
 use crate::outcome::{ErrorKind, Failure};
+use crate::sys::paths::Environment;
 
 /// Install, remove or show the service that refreshes your profiles
 ///
@@ -76,11 +77,13 @@ fn failed(failure: Failure) -> ServiceFailure {
 
 pub(super) fn run(args: &ServiceArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
     let done = check_platform().map_err(failed).and_then(|()| {
+        if args.action == Action::Uninstall {
+            return uninstall(args.kind(), global, out).map_err(failed);
+        }
         let setup = Setup::new(global.places()).map_err(|f| (CommandStatus::Config, f))?;
         match args.action {
             Action::Install => install(args.kind().unwrap_or(ServiceKind::Daemon), &setup, out).map_err(failed),
-            Action::Uninstall => uninstall(args.kind(), &setup, out).map_err(failed),
-            Action::Status => Ok(status(&setup, out)),
+            Action::Uninstall | Action::Status => Ok(status(&setup, out)),
         }
     });
     done.unwrap_or_else(|(status, failure)| {
@@ -164,7 +167,9 @@ fn report(kind: ServiceKind, linger: Option<bool>, out: &Output) {
     }
 }
 
-fn uninstall(wanted: Option<ServiceKind>, setup: &Setup, out: &Output) -> Result<CommandStatus, Failure> {
+/// Needs no configuration: a broken one must not keep a service.
+fn uninstall(wanted: Option<ServiceKind>, global: &GlobalArgs, out: &Output) -> Result<CommandStatus, Failure> {
+    let environment = Environment::from_env(global.config.as_deref());
     let mut removed = Vec::new();
     for kind in ServiceKind::ALL.into_iter().filter(|kind| wanted.is_none_or(|wanted| wanted == *kind)) {
         let has_removed = match kind {
@@ -176,11 +181,13 @@ fn uninstall(wanted: Option<ServiceKind>, setup: &Setup, out: &Output) -> Result
                 has_removed
             }
             ServiceKind::Daemon | ServiceKind::Timer => {
-                let paths = systemd::uninstall(kind, &setup.environment)?;
-                for path in &paths {
-                    out.info(&format!("stopped, disabled and removed {}", path.display()));
+                let done = systemd::uninstall(kind, &environment)?;
+                let what = if done.troubles.is_empty() { "stopped, disabled and removed" } else { "removed" };
+                for path in &done.files {
+                    out.info(&format!("{what} {}", path.display()));
                 }
-                !paths.is_empty()
+                done.troubles.iter().for_each(|trouble| out.warn(trouble));
+                !done.files.is_empty()
             }
         };
         removed.extend(has_removed.then(|| kind.word()));
@@ -192,7 +199,10 @@ fn uninstall(wanted: Option<ServiceKind>, setup: &Setup, out: &Output) -> Result
         out.info("lingering is left as it is; your other services may need it");
     }
     if removed.iter().any(|word| *word != ServiceKind::Daemon.word()) {
-        refresher::record_timer(setup, false);
+        // Advice: a store that cannot be told has no note to remove.
+        if let Ok(setup) = Setup::new(global.places()) {
+            refresher::record_timer(&setup, false);
+        }
     }
     if out.is_json {
         out.json(&json!({ "removed": removed }));

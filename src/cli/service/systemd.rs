@@ -1,7 +1,7 @@
 //! Units of the systemd user manager. Their text is that of contrib/systemd.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::service::program::{MARK, Program};
@@ -41,12 +41,20 @@ enum FileOwner {
     Foreign,
 }
 
-fn owner(path: &std::path::Path) -> FileOwner {
+fn owner(path: &Path) -> FileOwner {
     match std::fs::read_to_string(path) {
         Ok(text) if text.starts_with(MARK) => FileOwner::Ours,
         Err(e) if e.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => FileOwner::Absent,
         // A link to nowhere, or to /dev/null, is how units are masked.
         Ok(_) | Err(_) => FileOwner::Foreign,
+    }
+}
+
+fn file_word(path: &Path) -> &'static str {
+    match owner(path) {
+        FileOwner::Absent => "absent",
+        FileOwner::Ours => "ours",
+        FileOwner::Foreign => "foreign",
     }
 }
 
@@ -63,38 +71,45 @@ pub(super) struct UnitState {
 
 impl UnitState {
     pub(super) fn without_manager(kind: ServiceKind, places: &Environment) -> Self {
-        let file = match owner(&places.unit_dir.join(main_unit(kind))) {
-            FileOwner::Absent => "absent",
-            FileOwner::Ours => "ours",
-            FileOwner::Foreign => "foreign",
-        };
+        let file = file_word(&places.unit_dir.join(main_unit(kind)));
         let unknown = || "unknown".to_owned();
         Self { file, enabled: unknown(), active: unknown(), pid: "0".into() }
     }
 
     pub(super) fn text(&self) -> String {
         let file = match self.file {
-            "absent" if self.active != "active" => return "not installed".into(),
+            "absent" if !["active", "activating", "failed"].contains(&self.active.as_str()) => {
+                return "not installed".into();
+            }
             "foreign" => " (not written by keepalive)",
             _ => "",
         };
+        let active = if self.active.is_empty() { "not known to the manager" } else { &self.active };
+        let enabled = if self.enabled.is_empty() { "not enabled" } else { &self.enabled };
         let pid = if self.pid.is_empty() || self.pid == "0" { String::new() } else { format!(", pid {}", self.pid) };
-        format!("{}{pid}, {}{file}", self.active, self.enabled)
+        format!("{active}{pid}, {enabled}{file}")
     }
 }
 
 /// The user manager of systemd.
 pub(super) struct Manager<'a> {
     places: &'a Environment,
+    /// Where it reads the units of this user. Its `XDG_CONFIG_HOME` may be another than that of this run.
+    unit_dir: PathBuf,
 }
 
 impl<'a> Manager<'a> {
     pub(super) fn connect(places: &'a Environment) -> Result<Self, Failure> {
-        let manager = Self { places };
+        let mut manager = Self { places, unit_dir: places.unit_dir.clone() };
         let hint = "over su or sudo, log in as that user instead; with cron: `keepalive service install --cron`; with neither, as \
                     in a container, run `keepalive daemon` beside your programs";
-        let why = match manager.systemctl(&["show", "--property=Version"]) {
-            Ok(run) if run.is_success => return Ok(manager),
+        let why = match manager.systemctl(&["show", "--property=Version", "--property=UnitPath"]) {
+            Ok(run) if run.is_success => {
+                if let Some(dir) = unit_dir_of_manager(&run.stdout, &places.unit_dir) {
+                    manager.unit_dir = dir;
+                }
+                return Ok(manager);
+            }
             Ok(run) => run.stderr.lines().next().unwrap_or("no reason given").to_owned(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => "systemctl is not installed".into(),
             Err(e) => e.to_string(),
@@ -123,14 +138,14 @@ impl<'a> Manager<'a> {
     /// Writes the units of this kind that are not there or are ours, and gives back which it wrote. A file of someone else
     /// stops it before anything is written.
     pub(super) fn write_units(&self, kind: ServiceKind, program: &Program) -> Result<Vec<PathBuf>, Failure> {
-        let dir = &self.places.unit_dir;
+        let dir = &self.unit_dir;
         if let Some((name, _)) = units(kind).iter().find(|(name, _)| owner(&dir.join(name)) == FileOwner::Foreign) {
             let path = dir.join(name);
             let message = format!("{} was not written by keepalive, and is not changed", path.display());
             return Err(failure(message)
                 .with_hint(format!("to have it replaced, move it away: mv {0} {0}.old", path.display())));
         }
-        let cannot = |path: &std::path::Path, e| failure(format!("cannot write {}: {e}", path.display()));
+        let cannot = |path: &Path, e| failure(format!("cannot write {}: {e}", path.display()));
         durable::create_dir(dir).map_err(|e| cannot(dir, e))?;
         let mut written = Vec::new();
         for (name, template) in units(kind) {
@@ -160,7 +175,7 @@ impl<'a> Manager<'a> {
             enabled: ask(&["is-enabled", unit]),
             active: ask(&["is-active", unit]),
             pid: ask(&["show", "--value", "--property=MainPID", unit]),
-            ..UnitState::without_manager(kind, self.places)
+            file: file_word(&self.unit_dir.join(unit)),
         }
     }
 
@@ -188,18 +203,101 @@ impl<'a> Manager<'a> {
     }
 }
 
-/// Stops, disables and removes the units of this kind that are ours.
-pub(super) fn uninstall(kind: ServiceKind, places: &Environment) -> Result<Vec<PathBuf>, Failure> {
-    let paths: Vec<_> = units(kind).iter().map(|(name, _)| places.unit_dir.join(name)).collect();
-    let ours: Vec<_> = paths.into_iter().filter(|path| owner(path) == FileOwner::Ours).collect();
+/// The directory where a manager reads the units of its user, by its `UnitPath`: `ours`, if that is among them.
+fn unit_dir_of_manager(shown: &str, ours: &Path) -> Option<PathBuf> {
+    let paths = shown.lines().find_map(|line| line.strip_prefix("UnitPath="))?;
+    let paths: Vec<&Path> = paths.split_whitespace().map(Path::new).collect();
+    if paths.contains(&ours) {
+        return Some(ours.to_owned());
+    }
+    // `$XDG_CONFIG_HOME/systemd/user` comes before those of all users (systemd.unit(5)).
+    let is_shared = |path: &Path| ["/etc", "/run", "/usr", "/lib"].iter().any(|root| path.starts_with(root));
+    paths.into_iter().find(|path| path.ends_with("systemd/user") && !is_shared(path)).map(Path::to_owned)
+}
+
+/// What an uninstall did.
+#[derive(Default)]
+pub(super) struct Uninstalled {
+    pub files: Vec<PathBuf>,
+    /// What could not be done beside that.
+    pub troubles: Vec<String>,
+}
+
+/// Stops, disables and removes the units of this kind that are ours, wherever they were installed. A manager that cannot be
+/// had, or does not know the unit, keeps no file.
+pub(super) fn uninstall(kind: ServiceKind, places: &Environment) -> Result<Uninstalled, Failure> {
+    let manager = Manager::connect(places);
+    let mut done = Uninstalled::default();
+    let dirs = unit_dirs(manager.as_ref().ok(), places);
+    let files = |dir: &PathBuf| units(kind).iter().map(|(name, _)| dir.join(name)).collect::<Vec<_>>();
+    let ours: Vec<_> = dirs.iter().flat_map(files).filter(|path| owner(path) == FileOwner::Ours).collect();
     if ours.is_empty() {
-        return Ok(ours);
+        return Ok(done);
     }
-    let manager = Manager::connect(places)?;
-    manager.systemctl_ok(&["disable", "--now", main_unit(kind)])?;
-    for path in &ours {
-        durable::remove(path).map_err(|e| failure(format!("cannot remove {}: {e}", path.display())))?;
+    let unit = main_unit(kind);
+    match &manager {
+        Ok(manager) => {
+            if let Err(failure) = manager.systemctl_ok(&["disable", "--now", unit]) {
+                done.troubles.push(failure.message);
+                // One that runs from a file that the manager no longer finds.
+                let _stopped = manager.systemctl(&["stop", unit]);
+            }
+        }
+        Err(failure) => done.troubles.push(format!("{unit} was not stopped: {}", failure.message)),
     }
-    manager.systemctl_ok(&["daemon-reload"])?;
-    Ok(ours)
+    for path in ours {
+        durable::remove(&path).map_err(|e| failure(format!("cannot remove {}: {e}", path.display())))?;
+        remove_links(&path);
+        done.files.push(path);
+    }
+    if let Ok(manager) = &manager {
+        done.troubles.extend(manager.systemctl_ok(&["daemon-reload"]).err().map(|failure| failure.message));
+        if manager.state(kind).active == "active" && done.troubles.iter().any(|trouble| trouble.contains("disable")) {
+            done.troubles.push(format!("{unit} still runs; stop it: systemctl --user stop {unit}"));
+        }
+    }
+    Ok(done)
+}
+
+/// Every directory where an install may have written: that of the manager, that of this run, and that of a run without
+/// `XDG_CONFIG_HOME`.
+fn unit_dirs(manager: Option<&Manager<'_>>, places: &Environment) -> Vec<PathBuf> {
+    let usual = places.home.as_ref().map(|home| home.join(".config/systemd/user"));
+    let all = [manager.map(|manager| manager.unit_dir.clone()), Some(places.unit_dir.clone()), usual];
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in all.into_iter().flatten() {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    dirs
+}
+
+/// Removes the links by which a removed unit was enabled, if no manager did. They are advice: they lead nowhere.
+fn remove_links(unit: &Path) {
+    let (Some(dir), Some(name)) = (unit.parent(), unit.file_name()) else { return };
+    for wants in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let link = wants.join(name);
+        let is_ours = wants.extension().is_some_and(|kind| kind == "wants")
+            && std::fs::read_link(&link).is_ok_and(|to| to == unit || to == Path::new("..").join(name));
+        if is_ours {
+            let _left = durable::remove(&link);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_go_where_the_manager_reads_them() {
+        let shown = "Version=252\nUnitPath=/home/a/.config/systemd/user.control /run/user/7/systemd/user /home/a/.config/systemd/user \
+                     /etc/systemd/user /usr/lib/systemd/user\n";
+        let found = |ours: &str| unit_dir_of_manager(shown, Path::new(ours)).unwrap();
+        assert_eq!(found("/home/a/.config/systemd/user"), Path::new("/home/a/.config/systemd/user"));
+        assert_eq!(found("/home/a/c/systemd/user"), Path::new("/home/a/.config/systemd/user"));
+        assert_eq!(unit_dir_of_manager("", Path::new("/x")), None);
+        assert_eq!(unit_dir_of_manager("UnitPath=/etc/systemd/user\n", Path::new("/x")), None);
+    }
 }

@@ -6,7 +6,8 @@ use crate::engine::refresh::context::Facts;
 use crate::engine::refresh::errors::{in_doubt_outcome, paused};
 use crate::engine::refresh::retry_policy::{RetryDecision, SendKind, decide_doubt, decide_doubt_as_expired};
 use crate::engine::status;
-use crate::outcome::{Outcome, OutcomeKind};
+use crate::engine::status_failures::with_other_server;
+use crate::outcome::{Failure, Outcome, OutcomeKind};
 use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
 
@@ -27,12 +28,13 @@ impl From<Outcome> for Denied {
 
 /// Decides for the credential that `belongs` to a server and a client.
 pub fn admit(facts: &Facts<'_>, journal: &Journal, belongs: &Binding) -> Result<SendKind, Denied> {
-    check_rejection(facts, journal)?;
+    let other_server = status::other_server(belongs, &facts.prepared.binding());
+    check_rejection(facts, journal, other_server.as_ref())?;
     if let Some(block) = journal.block(Cause::OtherAccount) {
         return Err(Outcome::new(block.outcome).with_error(block.failure.clone()).into());
     }
     // A credential is never sent to another server than its own.
-    if let Some(failure) = status::other_server(belongs, &facts.prepared.binding()) {
+    if let Some(failure) = other_server {
         return Err(Outcome::new(OutcomeKind::ConfigError).with_error(failure).into());
     }
     check_client_block(facts, journal)?;
@@ -69,7 +71,7 @@ fn doubt(facts: &Facts<'_>, journal: &Journal) -> Result<Option<RetryDecision>, 
 
 /// Rule 22: a rejected token is sent once more if a person insists, at most once a minute; but none that was in doubt or
 /// given up, because that may be consumed.
-fn check_rejection(facts: &Facts<'_>, journal: &Journal) -> Result<(), Denied> {
+fn check_rejection(facts: &Facts<'_>, journal: &Journal, other_server: Option<&Failure>) -> Result<(), Denied> {
     let Some(rejected) = journal.rejected.as_ref().filter(|_| journal.is_rejected()) else { return Ok(()) };
     let mut failure = rejected.failure.clone();
     if facts.is_forced() && rejected.may_be_sent_again() {
@@ -83,6 +85,9 @@ fn check_rejection(facts: &Facts<'_>, journal: &Journal) -> Result<(), Denied> {
             failure.message,
             at.to_the_second()
         );
+    }
+    if let Some(other) = other_server {
+        failure = with_other_server(failure, other);
     }
     Err(Outcome::new(OutcomeKind::NeedsLogin).with_error(failure).into())
 }

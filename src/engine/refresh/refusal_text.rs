@@ -50,7 +50,7 @@ impl RefusalText<'_> {
         let login = format!("{what}; sign in again: keepalive login {name}");
         let hint = if self.verdict.is_conditional {
             format!(
-                "{provider} names a condition that may pass (a policy, a network, a device); once that has changed: keepalive \
+                "{provider} names a condition that may pass (a policy, a network, a device, hours); once that has changed: keepalive \
                  refresh --force -p {name}; otherwise sign in again: keepalive login {name}"
             )
         } else if self.verdict.is_by_history {
@@ -114,7 +114,9 @@ impl RefusalText<'_> {
             _ if is_before_body => "the refresh token is unaffected".to_owned(),
             ResponseClass::Throttled => "the refresh token is unaffected".to_owned(),
             ResponseClass::Conditional => {
-                "the server names a condition that may pass (a policy, a network, a device, a time of day)".to_owned()
+                "the server names a condition that may pass (a policy, a network, a device, a time of day, a disabled \
+                 account)"
+                    .to_owned()
             }
             ResponseClass::NotFromServer => format!(
                 "something other than the token endpoint responded, such as a CDN, a proxy or a captive portal; check the \
@@ -127,16 +129,71 @@ impl RefusalText<'_> {
 
     /// A refusal in words that keepalive does not know: whether the token lives is not known.
     fn unknown_reason(&self) -> String {
-        let code = self.error.map(|error| error.code.as_str()).filter(|code| *code != UNKNOWN_ERROR);
-        match code {
-            Some(code) => format!(
-                "keepalive does not know this refusal; if it means that the refresh token is invalid: dead_codes = [{code:?}] \
-                 in {}",
-                self.section()
-            ),
-            None => "the server did not say why; the refresh token may be invalid".to_owned(),
-        }
+        let Some(code) = self.error.and_then(specific_code) else {
+            return "the server did not say why; the refresh token may be invalid".to_owned();
+        };
+        let (meaning, key) = match is_about_client(code) {
+            true => ("the client is refused", "client_codes"),
+            false => ("the refresh token is invalid", "dead_codes"),
+        };
+        format!(
+            "keepalive does not know this refusal; if it means that {meaning}: {key} = [{code:?}] in {}",
+            self.section()
+        )
     }
+}
+
+/// Codes that servers give to every bad request: one in `dead_codes` would end a living token.
+const GENERAL_CODES: [&str; 30] = [
+    "badrequest",
+    "unauthorized",
+    "unauthorised",
+    "forbidden",
+    "accessdenied",
+    "permissiondenied",
+    "unauthenticated",
+    "invalidargument",
+    "invalidparameter",
+    "invalidparameters",
+    "invalidrequesterror",
+    "authenticationerror",
+    "authenticationfailed",
+    "authorizationerror",
+    "permissionerror",
+    "failedprecondition",
+    "notfound",
+    "notfounderror",
+    "validationerror",
+    "validationfailed",
+    "notauthorizedexception",
+    "accessdeniedexception",
+    "badrequestexception",
+    "unauthorizedexception",
+    "oauthexception",
+    "apierror",
+    "error",
+    "failed",
+    "failure",
+    "exception",
+];
+
+/// The first code that is said of this refusal alone.
+fn specific_code(error: &ErrorResponse) -> Option<&str> {
+    let is_code = |code: &str| {
+        code.contains(|c: char| c.is_alphabetic())
+            && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b))
+    };
+    let is_general = |code: &str| {
+        let letters: String = code.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        letters == "unknownerror" || GENERAL_CODES.contains(&letters.as_str())
+    };
+    let others = error.further.iter().map(String::as_str).filter(|code| code.contains('_'));
+    std::iter::once(error.code.as_str()).chain(others).find(|code| is_code(code) && !is_general(code))
+}
+
+fn is_about_client(code: &str) -> bool {
+    let code = code.to_ascii_lowercase();
+    ["client", "secret", "app"].iter().any(|word| code.contains(word))
 }
 
 /// What to configure if a 503 of this provider is known to process nothing; empty for any other reason.

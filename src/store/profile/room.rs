@@ -6,6 +6,7 @@ use crate::events;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::profile::ProfileName;
 use crate::store::error::RESERVE;
+use crate::store::tokens::scan::ScannedProfile;
 use crate::store::{LockedProfile, Store, StoreError};
 use crate::sys::durable::{StagedFile, temporary_name};
 use crate::sys::write_access::{self as access, Obstacle};
@@ -63,6 +64,22 @@ impl Store {
         // Profiles share it, so one place is named for all.
         let space = access::check_space(dir, RESPONSE_SPACE + BOOKKEEPING_SPACE, NEW_FILES, leftover);
         at(self.layout.dir(), space)
+    }
+
+    /// Whether a credential from elsewhere could be stored here: all that storing it reads and writes beside the files of its
+    /// own profile. A login asks before the person signs in, since what is granted then is nowhere else.
+    pub fn check_admission(&self, name: &ProfileName) -> Result<(), StoreError> {
+        self.check_room(name)?;
+        let (ledger, lock, tokens) = (self.layout.ledger(), self.layout.ledger_lock(), self.layout.token_locks());
+        at(&ledger, access::check_readable(&ledger).and_then(|()| access::check_replaceable(&ledger)))?;
+        at(&lock, access::check_lockable(&lock))?;
+        at(&tokens, access::check_lock_directory(&tokens))?;
+        let profiles = self.layout.profiles();
+        at(&profiles, access::check_lock_directory(&profiles))?;
+        self.ledger.snapshot()?;
+        // A profile that cannot be read may hold the token that is about to come.
+        let scan = self.scan()?;
+        scan.profiles.iter().filter(|other| other.name != *name).try_for_each(ScannedProfile::check_sealed)
     }
 
     /// What ended because something could not be written here, with what to do about that, if the cause is seen now.

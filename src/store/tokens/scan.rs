@@ -40,6 +40,12 @@ impl ScannedProfile {
         self.sealed.as_ref().map_or(Ok(None), |sealed| sealed.generation())
     }
 
+    /// Whether the sealed file can be read, if it may be another than the journal's.
+    pub(in crate::store) fn check_sealed(&self) -> Result<(), StoreError> {
+        self.other_generation()?;
+        self.sealed.as_ref().map_or(Ok(()), |sealed| sealed.get().map(drop))
+    }
+
     /// Whether the sealed credential has this token. One that cannot be opened has none that is known.
     pub(in crate::store) fn has_sealed_token(
         &self,

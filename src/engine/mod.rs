@@ -408,10 +408,8 @@ impl Engine {
     }
 
     fn with_journal_fields(&self, profile: &Profile, outcome: Outcome) -> Outcome {
-        match self.inner.store.peek(&profile.name) {
-            Ok(Some(journal)) => refresh::transaction::with_journal_fields(outcome, &journal),
-            Ok(None) | Err(_) => outcome,
-        }
+        let Ok(Some(journal)) = self.inner.store.peek(&profile.name) else { return outcome };
+        refresh::transaction::with_journal_fields(outcome, &journal)
     }
 }
 

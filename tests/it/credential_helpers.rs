@@ -270,14 +270,13 @@ fn broken_configuration_stops_git_only_where_it_serves() {
 #[test]
 fn openclaw_is_answered_in_its_time_whatever_a_refresh_takes() {
     let server = AuthServer::start(RotationMode::Strict);
-    server.set_access_life(std::time::Duration::from_secs(1));
     let sandbox = Sandbox::signed_in(&server);
+    sandbox.age_token("demo", std::time::Duration::from_secs(3600));
     server.set_response_delay(std::time::Duration::from_secs(7));
-    server.set_access_life(std::time::Duration::from_secs(3600));
     let ids = r#"{"protocolVersion":1,"provider":"k","ids":["demo","nobody"]}"#;
     let answer = helper(&sandbox, &["openclaw"], ids).exits(0).json();
     let code = |id: &str| answer["errors"][id]["code"].clone();
-    assert_eq!((code("demo"), code("nobody")), (json!("TRY_AGAIN"), json!("NOT_FOUND")));
+    assert_eq!((code("demo"), code("nobody")), (json!("TRY_AGAIN"), json!("NOT_FOUND")), "{answer}");
     // The refresh that was begun is completed.
     let answer = helper(&sandbox, &["openclaw"], ids).exits(0).json();
     assert_eq!(

@@ -107,9 +107,21 @@ impl Metrics {
         let mut page = String::new();
         text::encode_registry(&mut page, &gauges(profiles, per_profile, connections))?;
         text::encode_registry(&mut page, &self.registry)?;
-        text::encode_eof(&mut page)?;
-        Ok(page)
+        Ok(in_text_format(&page))
     }
+}
+
+/// A page of OpenMetrics in the text format 0.0.4 of Prometheus: there the family of a counter is named as its series.
+fn in_text_format(page: &str) -> String {
+    let counters: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let renamed = |line: &str| {
+        let (word, rest) =
+            ["# HELP ", "# TYPE "].into_iter().find_map(|word| Some((word, line.strip_prefix(word)?)))?;
+        let (family, rest) = rest.split_once(' ')?;
+        counters.contains(&family).then(|| format!("{word}{family}_total {rest}"))
+    };
+    page.lines().map(|line| renamed(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
 }
 
 /// What is so at this moment.
@@ -244,6 +256,8 @@ mod tests {
             assert!(page.lines().any(|found| found == line), "no {line} in\n{page}");
         }
         assert!(!page.contains("refresh_due_timestamp_seconds{"), "no time is known");
+        // A series without the type of its family counts as untyped.
+        assert!(page.contains("# TYPE keepalive_requests_total counter\n") && !page.contains("# EOF"), "{page}");
         let short = metrics.render(&[profile], Some(false), &connections).unwrap();
         assert!(short.contains("keepalive_profiles{state=\"fresh\"} 1.0") && !short.contains("keepalive_generation{"));
     }

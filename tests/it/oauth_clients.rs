@@ -113,3 +113,25 @@ fn google_auth_gets_the_token_from_the_metadata_server() {
     sandbox.keepalive(&["logout", "demo", "--forget"]);
     assert_eq!(printed(&sandbox, "google_compute_engine.py", &environment), "RefreshError");
 }
+
+#[ignore = "needs node, client libraries; contrib/test runs it"]
+#[test]
+fn prometheus_reads_the_page_of_metrics() {
+    let served = Served::start();
+    served.sandbox.refresh(&["--force"]).exits(0);
+    let handle = served.sandbox.keepalive(&["handle", "create", "--metrics"]).exits(0).stdout;
+    let origin = format!("http://127.0.0.1:{}", served.port);
+    let environment = [("ORIGIN", &*origin), ("HANDLE", handle.trim())];
+    // Of requests there are some once one was answered.
+    drop(printed(&served.sandbox, "prometheus_page.py", &environment));
+    let families = printed(&served.sandbox, "prometheus_page.py", &environment);
+    for family in [
+        "keepalive_requests counter",
+        "keepalive_request_duration_seconds histogram",
+        "keepalive_access_token_expiry_timestamp_seconds gauge",
+        "keepalive_profile_state gauge",
+    ] {
+        assert!(families.lines().any(|line| line == family), "no {family} in {families}");
+    }
+    assert!(!families.contains("unknown") && !families.contains("untyped"), "{families}");
+}

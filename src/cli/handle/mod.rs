@@ -21,7 +21,7 @@ use create::CreateArgs;
 /// that refresh by themselves can use it in the place of their refresh token, with the daemon as token endpoint. It belongs to the account that the profile has:
 /// after a login with another account it is refused. A logout revokes it.
 ///
-/// Handles are for the TCP listener of the daemon (listen, in [broker] of keepalive.toml(5)). On the socket none is needed.
+/// Handles are for the TCP listener of the daemon (`listen` in `[broker]`, see keepalive.toml(5)). On the socket none is needed.
 #[derive(Debug, Args)]
 #[command(disable_help_subcommand = true)]
 pub struct HandleArgs {

@@ -150,7 +150,7 @@ fn login_ends_it_and_that_is_told() {
 fn refresh_gives_the_access_token_on_standard_input_alone() {
     let server = AuthServer::start(RotationMode::Strict);
     let look = "cat >> $HOME/told; tr '\\0' '\\n' < /proc/$$/environ > $HOME/env; tr '\\0' ' ' < /proc/$$/cmdline > $HOME/argv; pwd > $HOME/cwd; \
-                cut -d' ' -f5 /proc/$$/stat > $HOME/group; echo $$ >> $HOME/group";
+                read -r _ _ _ _ group _ < /proc/$$/stat; echo $group > $HOME/group; echo $$ >> $HOME/group";
     let mut sandbox = hooked(&server, "on_refreshed = HOOK\ntoken = true\non_needs_login = HOOK", look);
     sandbox.set_env("SECRET_OF_THE_USER", "canary-env");
     sandbox.set_env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");

@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 use super::limits::ListenerKind;
 use super::responses::{self, ApiResponse};
 use super::state::Broker;
+use crate::clock::Timestamp;
 use crate::outcome::{ErrorKind, Failure, Outcome};
 use crate::profile::ProfileName;
 use crate::store::handles::{Handle, HandleGrant, HandleRecord, HandleTextError, TokenGrant};
@@ -72,9 +73,13 @@ impl HandleRefusal {
     }
 
     /// As `/v1` tells it.
-    pub(super) fn response(&self) -> ApiResponse {
+    pub(super) fn response(&self, now: Timestamp) -> ApiResponse {
         match self {
-            Self::Unreadable(_) => responses::refusal(StatusCode::SERVICE_UNAVAILABLE, self.failure()),
+            Self::Unreadable(outcome) => {
+                let mut response = responses::refusal(StatusCode::SERVICE_UNAVAILABLE, self.failure());
+                responses::set_retry_of(&mut response, outcome, now);
+                response
+            }
             Self::OtherUser => responses::refusal(StatusCode::FORBIDDEN, self.failure()),
             Self::Missing | Self::Malformed(_) | Self::Unknown | Self::Expired => {
                 let mut response = responses::refusal(StatusCode::UNAUTHORIZED, self.failure());
@@ -150,8 +155,9 @@ impl Broker {
         headers: &HeaderMap,
     ) -> Result<Option<HandleRecord>, ApiResponse> {
         let Caller::Tcp { is_our_user, .. } = caller else { return Ok(None) };
-        let Some(presented) = bearer(headers) else { return Err(HandleRefusal::Missing.response()) };
-        self.admit(is_our_user, presented).await.map(Some).map_err(|refused| refused.response())
+        let now = self.engine.clock().now().wall;
+        let Some(presented) = bearer(headers) else { return Err(HandleRefusal::Missing.response(now)) };
+        self.admit(is_our_user, presented).await.map(Some).map_err(|refused| refused.response(now))
     }
 }
 

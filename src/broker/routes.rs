@@ -142,7 +142,7 @@ async fn token_response(
                 None => responses::token(name, *obtained, has_id_token, &now),
                 Some(Ungranted::Nothing(outcome)) => responses::failure(name.as_str(), *outcome, now.wall),
                 Some(Ungranted::OtherAccount) => forbidden(&oauth::other_account(name)),
-                Some(Ungranted::Revoked) => HandleRefusal::Unknown.response(),
+                Some(Ungranted::Revoked) => HandleRefusal::Unknown.response(now.wall),
             }
         }
         Ok(TokenAnswer::NothingNewer) => responses::empty(StatusCode::NO_CONTENT),

@@ -1,6 +1,7 @@
 //! `keepalive daemon`: runs the scheduler and the broker until it is stopped.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -59,8 +60,10 @@ pub(super) fn run(_args: &DaemonArgs, global: &GlobalArgs, out: &Output) -> Comm
 
 fn listen(path: &Path) -> Result<UnixListener, Failure> {
     socket::listen(path).map_err(|e| {
-        Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", path.display()))
-            .with_hint("set KEEPALIVE_SOCKET to a path of at most 100 bytes in a directory of your own")
+        Failure::new(ErrorKind::Socket, format!("cannot listen on {}: {e}", path.display())).with_hint(match e.kind() {
+            io::ErrorKind::AlreadyExists => "move it away, or set KEEPALIVE_SOCKET to another path",
+            _ => "set KEEPALIVE_SOCKET to a path of at most 100 bytes in a directory of your own",
+        })
     })
 }
 

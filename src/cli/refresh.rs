@@ -126,6 +126,8 @@ fn refresh(
     let profiles = seen.iter().flatten().map(|(profile, _)| profile).collect();
     // A reminder may be due for one that nothing was tried for, and of some an earlier run has left something to tell.
     drop(threads::map(MAX_CONCURRENT, profiles, |profile| setup.hooks().look(profile, None)));
+    // What has outlived its time, as after a stop, ends with this run.
+    setup.hooks().end_all();
     tell_news(&setup, out);
     for name in late {
         out.warn(&format!("{name}: the refresh did not finish in time; its outcome is in doubt"));

@@ -390,9 +390,7 @@ impl Engine {
                 let message = format!("{message}: {holder} has the lock of the profile");
                 self.deferred(profile, ErrorKind::Busy, message, Some(&holder.hint()))
             }
-            None => {
-                self.deferred(profile, ErrorKind::Busy, message, Some("it continues; retry, or use a longer --timeout"))
-            }
+            None => self.deferred(profile, ErrorKind::Busy, message, Some("it continues; ask again, or wait longer")),
         }
     }
 

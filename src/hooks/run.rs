@@ -7,6 +7,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::credential::external::shell_quoted;
 use crate::credential::redaction::SentSecrets;
 use crate::events;
 use crate::hooks::message::HookMessage;
@@ -199,6 +200,7 @@ impl HookFailure {
         let last = last.map_or(String::new(), |line| format!(": {}", crate::credential::server_text::printable(line)));
         let message = format!("the hook {} failed: {}{last}", event.key(), self.why);
         let example = format!("{{\"event\":\"{event}\",\"profile\":\"{profile}\"}}");
-        Failure::new(ErrorKind::Hook, message).with_hint(format!("try it: echo '{example}' | {}", argv.join(" ")))
+        let words: Vec<String> = argv.iter().map(|word| shell_quoted(word)).collect();
+        Failure::new(ErrorKind::Hook, message).with_hint(format!("try it: echo '{example}' | {}", words.join(" ")))
     }
 }

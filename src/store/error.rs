@@ -295,6 +295,9 @@ fn damaged_file_hint(path: &Path) -> String {
         Some(name) if name == "store.json" => {
             format!("{RESTORE_HINT}, or remove it: it can be rebuilt from the journals")
         }
+        Some(name) if name == "handles.json" => {
+            format!("remove {}, and make the handles anew: keepalive handle create PROFILE", path.display())
+        }
         Some(name) if name == "record.json" => format!("{RESTORE_HINT}, sign in again, or import with --replace"),
         _ => RESTORE_HINT.to_owned(),
     }

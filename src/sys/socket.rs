@@ -7,7 +7,7 @@ pub use unix::*;
 mod unix {
     use std::io;
     use std::os::fd::AsFd;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::Path;
     use std::time::Duration;
@@ -20,9 +20,12 @@ mod unix {
         if let Some(dir) = path.parent() {
             durable::create_dir(dir)?;
         }
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+        match std::fs::symlink_metadata(path) {
+            Ok(about) if about.file_type().is_socket() => std::fs::remove_file(path)?,
+            // A file of the user's, which a variable names by mistake.
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is no socket, and is left as it is")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;

@@ -214,3 +214,15 @@ fn configuration_stays_in_force_while_its_file_is_briefly_gone() {
     std::fs::remove_file(&file).unwrap();
     daemon.wait_for_lines("configuration reloaded", 2);
 }
+
+/// What was lost: a file of the user's, at the path that the socket was given by mistake.
+#[test]
+fn daemon_replaces_no_file_that_is_no_socket() {
+    let mut sandbox = Sandbox::new();
+    sandbox.file_store("");
+    let diary = sandbox.path("home/diary");
+    std::fs::write(&diary, "dear diary").unwrap();
+    sandbox.set_env("KEEPALIVE_SOCKET", &diary.display().to_string());
+    sandbox.keepalive(&["daemon"]).exits(1).says("it is no socket").says("move it away");
+    assert_eq!(std::fs::read_to_string(&diary).unwrap(), "dear diary");
+}

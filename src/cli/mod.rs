@@ -44,7 +44,7 @@ use clap_complete::Shell;
 
 use crate::profile::{ProfileName, is_variable_name};
 use crate::sys::paths::Environment;
-use crate::sys::{paths, process, threads};
+use crate::sys::{paths, process, threads, tool_process};
 use output::{CommandStatus, Output};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
@@ -85,7 +85,8 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// The places of this run.
     fn places(&self) -> Environment {
-        Environment::from_env(self.config.as_deref())
+        let own_program = std::env::current_exe().ok();
+        Environment { own_program, ..Environment::from_env(self.config.as_deref()) }
     }
 }
 
@@ -171,6 +172,9 @@ pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
     process::outlive_file_size_limit();
     completion::answer_request();
+    if let Some(started) = tool_process::start_left_behind(&paths::arguments()) {
+        return if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let words = helper::names::written_out(paths::arguments());
     if let Some(status) = quick::run(&words) {
         return status.into();

@@ -30,7 +30,7 @@ use crate::sys::{durable, paths, process};
 /// The parts that work on credentials needs.
 pub struct Setup {
     pub environment: Environment,
-    pub config: Config,
+    pub config: Arc<Config>,
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
     mirrors: OnceLock<Arc<Mirrors>>,
@@ -52,11 +52,16 @@ impl Setup {
 
     fn of_config(places: Environment, config: Config) -> Self {
         let store = Arc::new(open_store(&config.store, &places));
-        Self::with_config(places, config, store, Arc::new(SystemClock))
+        Self::with_config(places, Arc::new(config), store, Arc::new(SystemClock))
     }
 
     /// A setup of the same places with the configuration of this moment, for a daemon.
-    pub fn with_config(environment: Environment, config: Config, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_config(
+        environment: Environment,
+        config: Arc<Config>,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self { environment, config, store, clock, mirrors: OnceLock::new(), hooks: OnceLock::new() }
     }
 
@@ -67,7 +72,7 @@ impl Setup {
             self.store = Arc::new(open_store(&config.store, &self.environment));
             (self.mirrors, self.hooks) = (OnceLock::new(), OnceLock::new());
         }
-        self.config = config;
+        self.config = Arc::new(config);
     }
 
     /// Reads the configuration again: another process may have added to it.

@@ -68,9 +68,6 @@ impl ObtainedToken {
         for warning in &self.warnings {
             out.warn(&format!("{profile}: {warning}"));
         }
-        if self.outcome == OutcomeKind::NeedsLogin {
-            out.warn(&format!("sign in again before it expires: keepalive login {profile}"));
-        }
     }
 }
 

@@ -196,6 +196,11 @@ fn hook_that_asks_for_its_own_token_gets_the_stored_one() {
         eventually("it is told", || (told(&sandbox).len() == 1 + usize::from(has_daemon)).then_some(()));
         let newest = sandbox.keepalive(&["token", "demo"]).exits(0).stdout;
         assert_eq!(lines(&sandbox, "token"), [newest.trim()], "{:?}", lines(&sandbox, "said"));
+        assert!(
+            lines(&sandbox, "said").is_empty(),
+            "a token that is new is not doubted: {:?}",
+            lines(&sandbox, "said")
+        );
         assert_eq!(server.counts().refresh_requests, before + 1);
         drop(daemon);
     }
@@ -317,10 +322,18 @@ fn failing_hook_is_told_without_the_token_it_prints() {
     assert_eq!(error["message"], "the hook on_refreshed failed: exit status 3: it went wrong");
     assert!(error["hint"].as_str().unwrap().starts_with("try it: echo '{\"event\":\"refreshed\""));
     sandbox.keepalive(&["doctor"]).says("the hook on_refreshed failed").says("try it:");
+    let set_mode = |mode| {
+        std::fs::set_permissions(sandbox.path("home/hook"), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
+    };
+    set_mode(0o644);
+    sandbox.refresh(&["--force"]).exits(0).says("it may not be run; chmod +x");
+    std::fs::write(sandbox.path("home/hook"), "#!/no/such/program\n").unwrap();
+    set_mode(0o755);
+    sandbox.refresh(&["--force"]).exits(0).says("the program that its first line names is not there");
     write_script(&sandbox, "hook", "exit 0");
     sandbox.refresh(&["--force"]).exits(0);
     let hook = sandbox.status()["hooks"][0].clone();
-    assert_eq!((&hook["error"], &hook["runs"], &hook["failures"]), (&Value::Null, &json!(2), &json!(1)));
+    assert_eq!((&hook["error"], &hook["runs"], &hook["failures"]), (&Value::Null, &json!(4), &json!(3)));
     std::fs::remove_file(sandbox.path("home/hook")).unwrap();
     sandbox.refresh(&["--force"]).exits(0).says("cannot run `");
     sandbox.keepalive(&["doctor"]).says("the program of on_refreshed is not there");

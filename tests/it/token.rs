@@ -244,3 +244,12 @@ fn failure_with_json_is_one_document() {
         assert_eq!(run.json()["error"]["kind"], "config", "{run:?}");
     }
 }
+
+#[test]
+fn daemon_is_asked_for_a_token_that_lives_for_ever() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    let asked = sandbox.keepalive(&["-v", "token", "demo", "--min-valid", "9000000000000000s"]);
+    asked.exits(0).says("no token of this provider lasts that long").says("the daemon");
+}

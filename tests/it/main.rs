@@ -43,6 +43,7 @@ mod library;
 mod log;
 mod login;
 mod logout;
+mod mail;
 mod many_processes;
 mod mirrors;
 mod misuse;

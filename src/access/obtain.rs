@@ -68,6 +68,9 @@ pub struct TokenSource<'a> {
     pub is_one_shot: bool,
 }
 
+/// No token lives that long, and longer times cannot be written in a request to the daemon.
+const LONGEST_WISH: Duration = Duration::from_secs(1 << 32);
+
 impl TokenWish {
     /// Whether the daemon's API has words for all of it.
     fn can_be_told(&self) -> bool {
@@ -128,7 +131,7 @@ impl TokenSource<'_> {
             events::token_from_store("keepalive runs this command for the profile");
             return Ok(None);
         }
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX / 2);
+        let millis = |d: Duration| u64::try_from(d.min(LONGEST_WISH).as_millis()).unwrap_or(u64::MAX);
         let request = BrokerRequest {
             profile: wish.profile.clone(),
             min_valid_ms: millis(wish.min_valid),

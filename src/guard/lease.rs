@@ -249,6 +249,23 @@ mod tests {
         assert_eq!((waits.get(), looks.get()), (2, 1));
     }
 
+    #[test]
+    fn wait_for_the_lock_ends_at_a_stop_and_without_callers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let _other_process = LockFile::acquire(&path).unwrap();
+        for (is_stopped, is_waited_for) in [(true, true), (false, false)] {
+            let guard = FlightGroup::<u32>::default();
+            let (flight, leader_slot) = guard.join_or_lead(&"p".parse().unwrap());
+            let _flight = is_waited_for.then_some(flight);
+            let wait = LockWait { limit: std::time::Duration::from_secs(5), is_stopped: &|| is_stopped };
+            let begun = std::time::Instant::now();
+            let (leader_slot, error) = Lease::admit(leader_slot.unwrap(), &path, wait, || (), || Some(())).unwrap_err();
+            assert!(matches!(error, LockError::Held(_)) && begun.elapsed() < wait.limit, "{error}");
+            leader_slot.complete(1);
+        }
+    }
+
     /// Rule 2.
     #[test]
     fn lock_with_a_replaced_file_is_not_intact() {

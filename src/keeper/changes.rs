@@ -14,8 +14,8 @@ use crate::outcome::OutcomeKind;
 use crate::profile::ProfileName;
 use crate::sys::file_watch::FileVersion;
 
-/// How long one request waits at the daemon, which allows no more.
-const POLL: Duration = Duration::from_secs(5 * 60);
+/// How long one request waits at the daemon. Each begins with a sign of life: while a daemon hangs, other processes refresh.
+const POLL: Duration = Duration::from_secs(5);
 /// How often the journal is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// After so many looks a daemon may have been started.

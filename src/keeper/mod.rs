@@ -34,9 +34,10 @@ const MIN_VALID_AFTER_REJECTION: Duration = Duration::from_secs(60);
 /// # When it ends
 ///
 /// Dropping the last clone blocks its thread while a refresh of this process is under way: at most 45 seconds, and as long
-/// again while files of other programs get the new token (`[[profile.NAME.mirror]]`). In a task, call [`Keeper::shutdown`]
-/// before. **A call of [`std::process::exit`] cuts a refresh off**, as a crash does: nothing is lost, but the next run may
-/// find that the refresh token was sent and its response is unknown, and at some providers a person must sign in again.
+/// again while files of other programs get the new token (`[[profile.NAME.mirror]]`). Hooks (`[hooks]`) may take the time that
+/// they are allowed. In a task, call [`Keeper::shutdown`] before. **A call of [`std::process::exit`] cuts a refresh off**, as a
+/// crash does: nothing is lost, but the next run may find that the refresh token was sent and its response is unknown, and at
+/// some providers a person must sign in again.
 #[derive(Clone)]
 pub struct Keeper {
     ending: Arc<Ending>,

@@ -154,6 +154,13 @@ impl LockFile {
     }
 }
 
+impl Drop for LockFile {
+    /// Closing the file is not enough: a process that was forked meanwhile has it open, too.
+    fn drop(&mut self) {
+        drop(self.file.unlock());
+    }
+}
+
 fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -280,6 +287,17 @@ mod tests {
     use super::*;
 
     /// Rule 29.
+    #[test]
+    fn forked_process_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = LockFile::acquire(&path).unwrap();
+        let _copy_of_the_child = lock.file.try_clone().unwrap();
+        assert!(LockFile::is_held(&path));
+        drop(lock);
+        assert!(!LockFile::is_held(&path));
+    }
+
     #[test]
     fn held_lock_is_not_free_even_within_one_process() {
         let dir = tempfile::tempdir().unwrap();

@@ -39,7 +39,7 @@ impl Codex {
         let (sandbox, api) = (sandbox(&server, "openai", more), ModelApi::start(&server));
         let answer = server.mint();
         let id_token = jwt(&json!({"sub": "ada", "exp": now() + 3600, "email": "ada@acme.example",
-            NAME_OF_ACCOUNT: {"chatgpt_account_id": "acct-1", "chatgpt_plan_type": "pro"}}));
+            NAME_OF_ACCOUNT: {"chatgpt_account_id": "acct-1", "chatgpt_user_id": "user-1", "chatgpt_plan_type": "pro"}}));
         let tokens = json!({"id_token": id_token, "access_token": answer["access_token"],
             "refresh_token": answer["refresh_token"], "account_id": "acct-1"});
         write(
@@ -81,18 +81,18 @@ impl Codex {
         (codex, daemon)
     }
 
+    fn start_turn(&self) -> Process {
+        let mut command = self.sandbox.command(&program());
+        command.args(["exec", "--skip-git-repo-check", "hi"]);
+        command.env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", &self.token_url);
+        // Nothing leaves this machine.
+        command.envs([("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "127.0.0.1")]);
+        Process::new(command.spawn().unwrap())
+    }
+
     /// Starts it several times at once, each for one turn.
     fn start_turns(&self) -> Vec<Process> {
-        let program = program();
-        let start = |_| {
-            let mut command = self.sandbox.command(&program);
-            command.args(["exec", "--skip-git-repo-check", "hi"]);
-            command.env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", &self.token_url);
-            // Nothing leaves this machine.
-            command.envs([("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "127.0.0.1")]);
-            Process::new(command.spawn().unwrap())
-        };
-        (0..RUNS).map(start).collect()
+        (0..RUNS).map(|_| self.start_turn()).collect()
     }
 }
 
@@ -145,6 +145,28 @@ fn three_runs_of_codex_go_on_when_keepalive_feeds_it() {
     assert_eq!(counts.refresh_ok, counts.refresh_requests);
     let served = codex.api.served();
     assert!(served.len() == 2 * RUNS && served.iter().all(|(_, status)| *status == 200), "{served:?}");
+}
+
+#[ignore = "needs Codex; contrib/test runs it"]
+#[test]
+fn codex_reads_its_file_again_when_its_token_is_rejected() {
+    let codex = Codex::signed_in_with(Duration::from_secs(900), "");
+    codex.sandbox.keepalive(&["feed", "codex", "openai", "--yes"]).exits(0);
+    let before = codex.sandbox.keepalive(&["token", "openai"]).exits(0).stdout.trim().to_owned();
+    let turns = codex.api.hold();
+    let run = codex.start_turn();
+    turns.wait_reached();
+    codex.sandbox.keepalive(&["refresh", "-p", "openai", "--force"]).exits(0);
+    codex.server.end_access(&before);
+    let ours = codex.server.counts();
+    drop(turns);
+    assert!(run.finish().exits(0).stdout.contains("hello"));
+    let served = codex.api.served();
+    assert!(
+        served.first() == Some(&(before, 401)) && served.last().is_some_and(|(_, status)| *status == 200),
+        "{served:?}"
+    );
+    assert_eq!(codex.server.settled_counts(), ours, "Codex itself asks for no token");
 }
 
 #[ignore = "needs Codex; contrib/test runs it"]

@@ -163,6 +163,22 @@ fn sign_in_by_api_key_while_fed_is_a_conflict() {
     assert_eq!((&left["auth_mode"], &left["OPENAI_API_KEY"]), (&json!("apikey"), &json!("sk-mine")));
 }
 
+#[test]
+fn sign_in_in_codex_while_fed_is_a_conflict() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let (sandbox, file) = fed_codex(&server);
+    let theirs = codex_store(&server.mint(), "ada").to_string();
+    write(&file, &theirs);
+    sandbox.keepalive(&["refresh", "-p", "openai", "--force"]).exits(0).says("a sign-in of another kind");
+    let _daemon = sandbox.daemon();
+    sandbox.keepalive(&["refresh", "-p", "openai", "--force"]).exits(0);
+    assert_eq!(text(&file), theirs);
+    let status = sandbox.keepalive(&["--json", "status"]).exits(75).profile();
+    assert_eq!(status["mirrors"][0]["state"], "conflict", "{status}");
+    let counts = server.counts();
+    assert_eq!((counts.presented_again, counts.families_revoked), (0, 0), "{counts:?}");
+}
+
 /// What was lost: a sign-in that an import cannot read, without a question.
 #[test]
 fn sign_in_of_unknown_form_needs_replace() {

@@ -347,6 +347,21 @@ fn change_by_another_process_is_told_without_a_daemon() {
 }
 
 #[test]
+fn change_by_another_process_is_told_while_the_daemon_hangs() {
+    let (server, sandbox) = signed_in_long_ago();
+    let api = ModelApi::start(&server);
+    let daemon = sandbox.daemon();
+    let agent = Agent::start(&sandbox, &api);
+    agent.process.wait_for_line("demo has generation 2");
+    daemon.signal(rustix::process::Signal::STOP);
+    sandbox.refresh(&["--force"]).exits(0);
+    agent.process.wait_for_line("demo has generation 3");
+    agent.finish();
+    daemon.signal(rustix::process::Signal::CONT);
+    assert_one_refresh_each(&server, 2);
+}
+
+#[test]
 fn error_says_who_must_act_as_the_exit_status_does() {
     let (server, sandbox) = signed_in_long_ago();
     let only_refresh = serde_json::json!({"refresh_token": server.mint()["refresh_token"]});

@@ -149,6 +149,45 @@ fn very_verbose_log_has_no_token_and_no_whole_fingerprint() {
     }
 }
 
+/// What other programs are given stands in no log: no token, and no handle.
+#[test]
+fn very_verbose_log_of_what_programs_get_has_no_secret() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let mirror = sandbox.path("home/token").display().to_string();
+    sandbox.file_store(&format!(
+        "{}[profile.demo]\nprovider = \"acme\"\nhosts = [\"git.acme.example\"]\n\
+         [[profile.demo.mirror]]\nkind = \"file\"\npath = \"{mirror}\"\n\
+         [profile.demo.hooks]\non_refreshed = [\"cat\"]\ntoken = true\n",
+        server.provider("")
+    ));
+    let run = |arguments: &[&str], input: &str| {
+        sandbox.keepalive_with_input(&[&["-vvv"], arguments].concat(), input).exits(0)
+    };
+    let mut log = run(&["refresh", "-p", "demo", "--force"], "").stderr;
+    assert!(log.contains("mirror.written") && log.contains("hook."), "{log}");
+    let token = sandbox.keepalive(&["token", "demo"]).exits(0).stdout.trim().to_owned();
+    for format in ["raw", "json", "header", "curl", "env", "kubectl", "grok"] {
+        log += &run(&["token", "demo", "--format", format], "").stderr;
+    }
+    let asked = "protocol=https\nhost=git.acme.example\n";
+    assert!(run(&["helper", "git", "get"], asked).stdout.contains(&token));
+    for (verb, input) in [("get", asked.to_owned()), ("erase", format!("{asked}username=x\npassword={token}\n"))] {
+        log += &run(&["helper", "git", verb], &input).stderr;
+    }
+    log += &run(&["exec", "demo", "--", "true"], "").stderr;
+    let opencode = run(&["feed", "opencode", "demo", "--entry", "openai", "--yes"], "");
+    log += &(opencode.stdout + &opencode.stderr);
+    let made = run(&["handle", "create", "demo"], "");
+    let handle = made.stdout.trim();
+    log += &made.stderr;
+    log += &run(&["handle", "list"], "").stderr;
+    let undone = run(&["feed", "opencode", "demo", "--entry", "openai", "--undo", "--yes"], "");
+    log += &(undone.stdout + &undone.stderr);
+    assert!(log.contains("exec.start") && log.lines().count() > 50, "{log}");
+    assert!(!log.contains("canary") && !log.contains(&handle[4..30]), "{log}");
+}
+
 #[test]
 fn token_without_a_daemon_says_why() {
     let server = AuthServer::start(RotationMode::Strict);

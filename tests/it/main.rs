@@ -13,6 +13,7 @@
 mod support;
 
 mod api;
+mod claude_code;
 mod client_auth;
 mod codex;
 mod contrib;
@@ -43,11 +44,13 @@ mod library;
 mod log;
 mod login;
 mod logout;
+mod mail;
 mod many_processes;
 mod mirrors;
 mod misuse;
 mod oauth_clients;
 mod oauth_endpoint;
+mod opencode;
 mod other_tools;
 mod output;
 mod people;

@@ -263,8 +263,10 @@ fn tests_wait_for_events_and_do_not_sleep() {
 fn ignored_tests_say_what_they_need_and_are_run_by_contrib_test() {
     let mark = ["#[", "ignore"].concat();
     let script = std::fs::read_to_string(root().join("contrib/test")).unwrap();
-    let is_told = |line: &str, function: &str| {
-        let is_skipped = script.contains(&format!("--skip={function}"));
+    let is_told = |line: &str, file: &str, function: &str| {
+        let module = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".rs");
+        let is_skipped =
+            [function.to_owned(), format!("{module}::")].iter().any(|part| script.contains(&format!("--skip={part}")));
         let by = if is_skipped { "; contrib/test --long runs it\"]" } else { "; contrib/test runs it\"]" };
         line.starts_with("#[ignore = \"needs ") && line.ends_with(by)
     };
@@ -273,7 +275,7 @@ fn ignored_tests_say_what_they_need_and_are_run_by_contrib_test() {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with(&mark)) {
             let named = lines[at..].iter().find_map(|l| l.strip_prefix("fn ")?.split('(').next()).unwrap_or("");
-            if !is_told(line, named) {
+            if !is_told(line, &file, named) {
                 wrong.push(format!("{file}: {line}"));
             }
         }

@@ -262,3 +262,12 @@ fn trouble_beside_a_living_token_is_told_with_its_remedy() {
         sandbox.keepalive(&["token", "demo"]).exits(0).says(words).says("keepalive login demo");
     }
 }
+
+#[test]
+fn daemon_is_asked_for_a_token_that_lives_for_ever() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let _daemon = sandbox.daemon();
+    let asked = sandbox.keepalive(&["-v", "token", "demo", "--min-valid", "9000000000000000s"]);
+    asked.exits(0).says("no token of this provider lasts that long").says("the daemon");
+}

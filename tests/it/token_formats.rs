@@ -1,9 +1,6 @@
 //! `token --format`: the programs that read a format get through with it, and a failure prints no part of one.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -129,69 +126,4 @@ fn curl_sends_the_token_from_its_configuration_or_a_header() {
     let by_config = format!("$KEEPALIVE token demo --format curl | curl -fsS -K - {url}");
     let by_header = format!("curl -fsS -H @<($KEEPALIVE token demo --format header) {url}");
     assert_eq!([shell(&sandbox, &by_config), shell(&sandbox, &by_header)], ["it is me", "it is me"]);
-}
-
-/// What a mail server answers to each command.
-fn smtp_answer(line: &str, is_data: &mut bool) -> Option<&'static str> {
-    let word = line.split(' ').next().unwrap_or_default();
-    match word {
-        "." if *is_data => {
-            *is_data = false;
-            Some("250 taken")
-        }
-        _ if *is_data => None,
-        "EHLO" => Some("250-localhost\r\n250 AUTH XOAUTH2"),
-        "AUTH" => Some("334 "),
-        "DATA" => {
-            *is_data = true;
-            Some("354 go on")
-        }
-        "QUIT" => Some("221 bye"),
-        _ => Some("250 ok"),
-    }
-}
-
-/// Serves one sender; the credential that it gave.
-fn mail_server(listener: TcpListener) -> String {
-    use base64::Engine as _;
-    let mut stream = listener.accept().unwrap().0;
-    stream.set_read_timeout(Some(super::support::PATIENCE)).unwrap();
-    stream.write_all(b"220 localhost\r\n").unwrap();
-    let (mut given, mut is_data, mut is_asked) = (String::new(), false, false);
-    for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
-        if is_asked {
-            given = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(&line).unwrap()).unwrap();
-        }
-        let answer = if is_asked { Some("235 welcome") } else { smtp_answer(&line, &mut is_data) };
-        is_asked = line == "AUTH XOAUTH2";
-        if let Some(answer) = answer {
-            stream.write_all(format!("{answer}\r\n").as_bytes()).unwrap();
-        }
-    }
-    given
-}
-
-#[ignore = "needs msmtp; contrib/test runs it"]
-#[test]
-fn msmtp_signs_in_with_the_raw_token() {
-    let server = AuthServer::start(RotationMode::Strict);
-    let sandbox = Sandbox::signed_in(&server);
-    let token = printed(&sandbox, "raw").trim().to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mail = std::thread::spawn(move || mail_server(listener));
-    let config = sandbox.path("home/msmtprc");
-    let command = format!("passwordeval {PROGRAM} token demo");
-    let text = format!(
-        "account default\nhost 127.0.0.1\nport {port}\ntls off\nauth xoauth2\nuser me@acme.example\nfrom me@acme.example\n{command}\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut msmtp = sandbox.command(Path::new("msmtp"));
-    msmtp.arg("-C").arg(&config).arg("you@acme.example").stdin(Stdio::piped());
-    let mut child = msmtp.spawn().expect("msmtp is needed: contrib/test installs it");
-    child.stdin.take().unwrap().write_all(b"Subject: hello\n\nhello\n").unwrap();
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    assert_eq!(mail.join().unwrap(), format!("user=me@acme.example\x01auth=Bearer {token}\x01\x01"));
 }

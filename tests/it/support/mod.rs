@@ -17,6 +17,7 @@ pub mod tls_terminator;
 pub mod token_family;
 pub mod tunnel_proxy;
 pub mod user_manager;
+pub mod vendor_hosts;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -300,9 +300,21 @@ impl Process {
     }
 
     /// Waits for the end.
-    pub fn finish(mut self) -> Run {
+    pub fn finish(self) -> Run {
+        self.finish_within(|what, look| super::eventually(what, look))
+    }
+
+    /// As `finish`, for a program that is slow to start.
+    pub fn finish_slowly(self) -> Run {
+        self.finish_within(|what, look| super::eventually_within(30, what, look))
+    }
+
+    fn finish_within(
+        mut self,
+        wait: impl Fn(&str, &mut dyn FnMut() -> Option<std::process::ExitStatus>) -> std::process::ExitStatus,
+    ) -> Run {
         let what = format!("process {} ends; it said {:?}", self.id(), self.stderr_so_far());
-        let status = super::eventually(&what, || self.child.try_wait().unwrap());
+        let status = wait(&what, &mut || self.child.try_wait().unwrap());
         let stdout = self.stdout.take().unwrap().join().unwrap();
         self.stderr.take().unwrap().join().unwrap();
         finished_run(status, stdout, self.stderr_so_far())

@@ -25,6 +25,11 @@ pub struct TlsTerminator {
 impl TlsTerminator {
     /// Puts TLS before the server at `url`.
     pub fn in_front_of(url: &str) -> Self {
+        Self::with_names(url, &[NAME])
+    }
+
+    /// As `in_front_of`, with a certificate that is made out to these names.
+    pub fn with_names(url: &str, names: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let make = |arguments: &str| {
             let common = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30";
@@ -37,7 +42,8 @@ impl TlsTerminator {
         };
         let authority = "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign";
         make(&format!("-subj /CN=test-authority -keyout ca.key -out ca.pem {authority}"));
-        let names = format!("subjectAltName=DNS:{NAME},DNS:localhost,IP:127.0.0.1");
+        let names: String = names.iter().map(|name| format!("DNS:{name},")).collect();
+        let names = format!("subjectAltName={names}DNS:localhost,IP:127.0.0.1");
         let server =
             format!("-addext basicConstraints=critical,CA:FALSE -addext extendedKeyUsage=serverAuth -addext {names}");
         make(&format!("-subj /CN=server -CA ca.pem -CAkey ca.key -keyout srv.key -out srv.pem {server}"));

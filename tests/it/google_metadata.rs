@@ -72,7 +72,7 @@ fn metadata_server_needs_an_address_and_a_profile() {
     }
 }
 
-/// What was lost: a listener that nobody heard of, as only the log told that it does not listen.
+/// What was lost: a metadata server, as only the log told that it does not listen.
 #[test]
 fn metadata_server_that_cannot_listen_is_told() {
     let server = AuthServer::start(RotationMode::Strict);

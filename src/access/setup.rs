@@ -14,7 +14,7 @@ use crate::engine::{Engine, with_names};
 use crate::hooks::Hooks;
 use crate::hosts::HostPattern;
 use crate::import_sources::ToolStores;
-use crate::mirror::{CompanionProgram, Mirrors};
+use crate::mirror::Mirrors;
 use crate::outcome::{ErrorKind, Failure, Outcome, OutcomeKind};
 use crate::profile::{Profile, ProfileName, SecretSource, StoreSettings};
 use crate::provider::client_auth::{ClientCredentials, EMPTY_SECRET, SecretReader};
@@ -24,12 +24,13 @@ use crate::store::keyring::KeyringItem;
 use crate::store::{ProfileView, Store, StoreError};
 use crate::sys::clock::SystemClock;
 use crate::sys::paths::Environment;
+use crate::sys::tool_process::CompanionProgram;
 use crate::sys::{durable, paths, process};
 
 /// The parts that work on credentials needs.
 pub struct Setup {
     pub environment: Environment,
-    pub config: Config,
+    pub config: Arc<Config>,
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
     mirrors: OnceLock<Arc<Mirrors>>,
@@ -51,11 +52,16 @@ impl Setup {
 
     fn of_config(places: Environment, config: Config) -> Self {
         let store = Arc::new(open_store(&config.store, &places));
-        Self::with_config(places, config, store, Arc::new(SystemClock))
+        Self::with_config(places, Arc::new(config), store, Arc::new(SystemClock))
     }
 
     /// A setup of the same places with the configuration of this moment, for a daemon.
-    pub fn with_config(environment: Environment, config: Config, store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_config(
+        environment: Environment,
+        config: Arc<Config>,
+        store: Arc<Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self { environment, config, store, clock, mirrors: OnceLock::new(), hooks: OnceLock::new() }
     }
 
@@ -66,7 +72,7 @@ impl Setup {
             self.store = Arc::new(open_store(&config.store, &self.environment));
             (self.mirrors, self.hooks) = (OnceLock::new(), OnceLock::new());
         }
-        self.config = config;
+        self.config = Arc::new(config);
     }
 
     /// Reads the configuration again: another process may have added to it.
@@ -129,11 +135,22 @@ impl Setup {
         self.mirrors.get_or_init(|| {
             let dirs = self.environment.tool_dirs.clone();
             let mirrors = Mirrors::new(Arc::clone(&self.store), dirs, Arc::clone(&self.clock));
-            let config = self.environment.config.clone();
-            // Without its own path it does itself what the companion would do, within the time that it has.
-            let companion = std::env::current_exe().ok().map(|program| CompanionProgram { program, config });
-            Arc::new(mirrors.with_companion(companion))
+            // Without one it does itself what the companion would do, within the time that it has.
+            Arc::new(mirrors.with_companion(self.companion()))
         })
+    }
+
+    /// How this program starts itself once more. `None`: this is another program, which embeds the library.
+    fn companion(&self) -> Option<CompanionProgram> {
+        let config = Some(&self.environment.config).filter(|_| self.environment.is_config_explicit).cloned();
+        self.environment.own_program.clone().map(|program| CompanionProgram { program, config })
+    }
+
+    /// Lets no hook delay this process: one that it leaves behind runs them.
+    pub fn leave_hooks_behind(&self) {
+        if let Some(companion) = self.companion() {
+            self.hooks().leave_to(companion);
+        }
     }
 
     /// Who is told what happens to profiles.

@@ -45,7 +45,8 @@ pub(super) enum HandleRefusal {
     Malformed(HandleTextError),
     /// It never was, or it was revoked.
     Unknown,
-    Expired,
+    /// `None`: it was for the metrics.
+    Expired(Option<ProfileName>),
     OtherUser,
     /// The handles cannot be read.
     Unreadable(Box<Outcome>),
@@ -60,7 +61,10 @@ impl HandleRefusal {
             Self::Missing => unauthorized("a handle is needed, as Authorization: Bearer kah_...").with_hint(new_one),
             Self::Malformed(error) => unauthorized(&error.to_string()).with_hint(new_one),
             Self::Unknown => unauthorized("the handle is not known, or is revoked").with_hint(new_one),
-            Self::Expired => unauthorized("the handle has expired").with_hint(new_one),
+            Self::Expired(profile) => {
+                let what = profile.as_ref().map_or("--metrics", ProfileName::as_str);
+                unauthorized("the handle has expired").with_hint(format!("make one: keepalive handle create {what}"))
+            }
             Self::OtherUser => {
                 let message = "the handle is for programs of its user, and this client is not known to be one";
                 Failure::new(ErrorKind::Forbidden, message)
@@ -75,13 +79,9 @@ impl HandleRefusal {
     /// As `/v1` tells it.
     pub(super) fn response(&self, now: Timestamp) -> ApiResponse {
         match self {
-            Self::Unreadable(outcome) => {
-                let mut response = responses::refusal(StatusCode::SERVICE_UNAVAILABLE, self.failure());
-                responses::set_retry_of(&mut response, outcome, now);
-                response
-            }
+            Self::Unreadable(outcome) => responses::unserved(Outcome::clone(outcome).with_error(self.failure()), now),
             Self::OtherUser => responses::refusal(StatusCode::FORBIDDEN, self.failure()),
-            Self::Missing | Self::Malformed(_) | Self::Unknown | Self::Expired => {
+            Self::Missing | Self::Malformed(_) | Self::Unknown | Self::Expired(_) => {
                 let mut response = responses::refusal(StatusCode::UNAUTHORIZED, self.failure());
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 response
@@ -105,7 +105,7 @@ impl Broker {
             let record = handles.find(&hash).map_err(|e| HandleRefusal::Unreadable(Box::new(e.outcome())))?;
             let record = record.ok_or(HandleRefusal::Unknown)?;
             if record.is_expired(&now) {
-                return Err(HandleRefusal::Expired);
+                return Err(HandleRefusal::Expired(record.profile().cloned()));
             }
             if !record.any_user && !is_our_user {
                 return Err(HandleRefusal::OtherUser);

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::query::MAX_TIMEOUT;
 use super::wire::{BrokerRequest, BrokerResponse, DaemonPlaces, FailureBody, TokenBody};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::Generation;
 use crate::outcome::{ErrorKind, Failure};
 use crate::profile::ProfileName;
@@ -66,20 +66,30 @@ pub fn request_token(
     request: &BrokerRequest,
 ) -> Result<BrokerResponse, NoAnswer> {
     let (limit, began) = (Duration::from_millis(request.timeout_ms), clock.now());
-    let mut timeout = limit.min(MAX_TIMEOUT);
+    let time_left = || limit.saturating_sub(clock.now().time_since(&began));
+    // Who waits for nothing waits for the response all the same.
+    let least = if limit.is_zero() { SLACK } else { MIN_PING_TIMEOUT };
+    let mut timeout = time_for_daemon(limit);
     let mut connection = DaemonConnection::open(places, clock, limit, &token_request(request, timeout, places))?;
     loop {
         let asked = clock.now();
-        let response = connection.receive(timeout + SLACK)?.read()?;
+        // A daemon that says no more must not cost more than the caller has.
+        let response = connection.receive(time_left().min(timeout + SLACK).max(least))?;
+        let response = response.read(&request.profile, clock.now().wall)?;
         let is_busy = response.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Busy);
         let has_waited = clock.now().time_since(&asked) >= timeout;
-        let left = limit.saturating_sub(clock.now().time_since(&began));
-        if !(response.token.is_none() && is_busy && has_waited) || left.is_zero() {
+        let left = time_left();
+        if !(response.token.is_none() && is_busy && has_waited) || left < MIN_PING_TIMEOUT {
             return Ok(response);
         }
-        timeout = left.min(MAX_TIMEOUT);
-        connection.send(&token_request(request, timeout, places), sign_of_life(limit))?;
+        timeout = time_for_daemon(left);
+        connection.send(&token_request(request, timeout, places), sign_of_life(left))?;
     }
+}
+
+/// How long the daemon waits, for a caller that has so much time: the response must come across, too.
+fn time_for_daemon(left: Duration) -> Duration {
+    left.saturating_sub(SLACK.min(left / 2)).min(MAX_TIMEOUT)
 }
 
 /// Waits at a daemon for a token after `seen`, for at most `wait`. `None`: there is no newer one yet. Dropping the future
@@ -109,7 +119,7 @@ pub async fn wait_for_newer(
     };
     let response = tokio::time::timeout(wait + SLACK, receive).await;
     let response = response.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    if response.status == 204 { Ok(None) } else { response.read().map(Some) }
+    if response.status == 204 { Ok(None) } else { response.read(profile, clock.now().wall).map(Some) }
 }
 
 fn token_request(request: &BrokerRequest, timeout: Duration, places: &DaemonPlaces) -> String {
@@ -196,11 +206,17 @@ impl<'c> DaemonConnection<'c> {
 }
 
 impl DaemonResponse {
-    /// What it says of the token.
-    fn read(self) -> Result<BrokerResponse, NoAnswer> {
+    /// What it says of the token of a profile.
+    fn read(self, profile: &ProfileName, now: Timestamp) -> Result<BrokerResponse, NoAnswer> {
         let incomplete = || NoAnswer::from("the response of the daemon cannot be read");
         if self.status == 200 {
             let body: TokenBody = serde_json::from_slice(&self.body).map_err(|_| incomplete())?;
+            if body.profile != *profile {
+                return Err("the daemon gave a token of another profile".into());
+            }
+            if body.token.expires_at.is_some_and(|end| end <= now) {
+                return Err("the daemon gave a token that has expired".into());
+            }
             let (outcome, token, warnings) = (body.outcome, Some(body.token), body.warnings);
             return Ok(BrokerResponse { outcome, token, error: None, retry_at: None, warnings });
         }
@@ -267,20 +283,29 @@ mod tests {
         assert!(parse_response(&both.as_bytes()[..first - 1]).unwrap().is_none());
         let (token, length) = parse_response(both.as_bytes()).unwrap().unwrap();
         assert_eq!(length, first);
-        let token = token.read().unwrap();
+        let (profile, now) = ("p".parse().unwrap(), Timestamp::from_secs(1_790_000_000));
+        let token = token.read(&profile, now).unwrap();
         assert_eq!((token.outcome, token.warnings.len()), (OutcomeKind::Fresh, 1));
         assert_eq!(token.token.unwrap().access_token, "t");
         let (failure, _) = parse_response(&both.as_bytes()[length..]).unwrap().unwrap();
-        let failure = failure.read().unwrap();
+        let failure = failure.read(&profile, now).unwrap();
         assert_eq!((failure.outcome, failure.error.unwrap().kind), (OutcomeKind::Deferred, ErrorKind::Busy));
     }
 
     #[test]
     fn response_that_settles_nothing_is_no_answer() {
-        let read = |status, body: &str| DaemonResponse { status, body: Zeroizing::new(body.into()) }.read();
+        let (profile, now) = ("p".parse().unwrap(), Timestamp::from_secs(1_790_000_000));
+        let read =
+            |status, body: &str| DaemonResponse { status, body: Zeroizing::new(body.into()) }.read(&profile, now);
         assert_eq!(read(400, REFUSAL).unwrap_err(), NoAnswer::Refused(Failure::new(ErrorKind::Usage, "m")));
         assert!(read(503, REFUSAL).unwrap_err().reason().contains("status 503"));
         assert!(read(200, &TOKEN[..20]).unwrap_err().reason().contains("cannot be read"));
+        for (from, to, why) in [
+            (r#""profile":"p""#, r#""profile":"q""#, "of another profile"),
+            (r#""expires_at":null"#, r#""expires_at":"2020-01-01T00:00:00Z""#, "has expired"),
+        ] {
+            assert!(read(200, &TOKEN.replace(from, to)).unwrap_err().reason().contains(why), "{why}");
+        }
         for strange in ["SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\na: b\r\n\r\n", "HTTP/1.1 x\r\ncontent-length: 0\r\n\r\n"]
         {
             assert!(parse_response(strange.as_bytes()).is_err(), "{strange}");
@@ -298,6 +323,26 @@ mod tests {
         // The test accepts no connection, so the system does.
         let _silent = socket::listen(&path).unwrap();
         assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &request(3_600_000)).is_err());
+    }
+
+    /// What was lost: five seconds of a caller that had three, to a daemon that answered the question whether it runs, and no more.
+    #[test]
+    fn daemon_that_falls_silent_costs_no_more_than_the_caller_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = socket::listen(&path).unwrap();
+        let daemon = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(response("200 OK", "{}").as_bytes()).unwrap();
+            // Until the caller gives up.
+            drop(io::copy(&mut stream, &mut io::sink()));
+        });
+        let began = SystemClock.now();
+        let limit = Duration::from_millis(1500);
+        assert!(request_token(&DaemonPlaces::for_test(&path), &SystemClock, &request(1500)).is_err());
+        let took = SystemClock.now().time_since(&began);
+        assert!(took < limit + SLACK / 2, "{took:?}");
+        daemon.join().unwrap();
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! no room for a handle in what they send, so the client must run as the user of the daemon.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +15,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::caller::Caller;
-use super::listener;
+use super::listener::{self, ListenerReports};
 use super::query::{Condition, TokenQuery};
 use super::responses::{self, ApiResponse};
 use super::server;
 use super::state::{Broker, TokenAnswer};
 use crate::config::GceSettings;
 use crate::credential::freshness::Validity;
-use crate::events;
 use crate::outcome::{Outcome, OutcomeKind};
 
 /// The header that both sides must send, and its value.
@@ -70,34 +68,37 @@ struct GceServer {
 }
 
 /// Serves as the newest wish says, until dropped.
-pub async fn run(broker: Broker, mut wishes: watch::Receiver<Vec<GceSettings>>, retry: Duration) -> Infallible {
+pub async fn run(
+    broker: Broker,
+    reports: Arc<ListenerReports>,
+    mut wishes: watch::Receiver<Vec<GceSettings>>,
+    retry: Duration,
+) -> Infallible {
     loop {
         let wanted = wishes.borrow_and_update().clone();
         let mut serving = JoinSet::new();
         for settings in wanted.iter().cloned() {
-            serving.spawn(serve(broker.clone(), settings, retry));
+            serving.spawn(serve(broker.clone(), Arc::clone(&reports), settings, retry));
         }
         while *wishes.borrow_and_update() == wanted {
             listener::changed(&mut wishes).await;
         }
+        // Their ports are free only when they have ended.
+        serving.shutdown().await;
     }
 }
 
-async fn serve(broker: Broker, settings: GceSettings, retry: Duration) -> Infallible {
+async fn serve(broker: Broker, reports: Arc<ListenerReports>, settings: GceSettings, retry: Duration) -> Infallible {
     let address = settings.listen;
-    let mut told: Option<io::ErrorKind> = None;
+    let note = reports.note(address, "[[broker.gce]]");
     let listener = loop {
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
-            Err(error) if told == Some(error.kind()) => {}
-            Err(error) => {
-                events::listener_failed(address, &listener::failure(address, &error));
-                told = Some(error.kind());
-            }
+            Err(error) => note.tell_failure(&error),
         }
         tokio::time::sleep(retry).await;
     };
-    events::listener_up(address);
+    note.tell(None);
     let state = GceServer { broker: broker.clone(), settings: Arc::new(settings) };
     let router = Router::new().fallback(answer).with_state(state);
     server::serve_tcp(&broker, &listener, address, router).await

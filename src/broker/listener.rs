@@ -1,10 +1,12 @@
 //! The TCP listener: it listens where the configuration says, tries again where the port is taken, and tells how it stands. It
 //! never holds up a refresh.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,7 @@ use crate::sys::durable;
 /// How often an address is tried again that cannot be listened on.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How the listener of the running daemon stands.
+/// How a listener of the running daemon stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerReport {
     pub address: SocketAddr,
@@ -31,27 +33,30 @@ pub struct ListenerReport {
 }
 
 impl ListenerReport {
-    /// What the daemon of the store told last. It is true only while there is one.
-    pub fn read(store: &Store) -> Option<Self> {
-        serde_json::from_slice(&durable::read(&store.layout().listener()).ok()??).ok()
+    /// What the daemon of the store told last of its listeners. It is true only while there is one.
+    pub fn read_all(store: &Store) -> Vec<Self> {
+        let bytes = durable::read(&store.layout().listener()).ok().flatten();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 }
 
 /// Listens as the newest wish says, until dropped. A wish that is repeated is a reason to try again at once.
-pub async fn run(broker: Broker, mut wishes: watch::Receiver<Option<SocketAddr>>, retry: Duration) -> Infallible {
-    let mut report = ReportFile { path: broker.engine.store().layout().listener(), last: None };
+pub async fn run(
+    broker: Broker,
+    reports: Arc<ListenerReports>,
+    mut wishes: watch::Receiver<Option<SocketAddr>>,
+    retry: Duration,
+) -> Infallible {
     loop {
         let wish = *wishes.borrow_and_update();
         let Some(address) = wish else {
-            report.tell(None);
             changed(&mut wishes).await;
             continue;
         };
-        let told = |error: &io::Error| {
-            report.tell(Some(ListenerReport { address, error: Some(failure(address, error)) }));
-        };
+        let note = reports.note(address, "[broker]");
+        let told = |error: &io::Error| note.tell_failure(error);
         let Some(listener) = bind_when_free(address, &mut wishes, retry, told).await else { continue };
-        report.tell(Some(ListenerReport { address, error: None }));
+        note.tell(None);
         tokio::select! {
             never = server::serve_tcp(&broker, &listener, address, routes::tcp_router(broker.clone())) => match never {},
             () = until_other(&mut wishes, address) => {}
@@ -98,47 +103,78 @@ async fn until_other(wishes: &mut watch::Receiver<Option<SocketAddr>>, address: 
     }
 }
 
-pub(super) fn failure(address: SocketAddr, error: &io::Error) -> Failure {
+fn failure(address: SocketAddr, section: &str, error: &io::Error) -> Failure {
     let message = format!("the daemon cannot listen on {address}: {error}");
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program has the port: end it, or write another port in [broker] and in the programs that use it"
-        }
-        _ => "check listen in [broker]",
+        io::ErrorKind::AddrInUse => format!(
+            "another program has the port: end it, or write another port in {section} and in the programs that use it"
+        ),
+        _ => format!("check listen in {section}"),
     };
     Failure::new(ErrorKind::Socket, message).with_hint(hint)
 }
 
-/// Tells the log and the file of each change, once.
-struct ReportFile {
+/// How the listeners of this daemon stand. Each change is told once, to the log and to a file.
+pub struct ListenerReports {
     path: PathBuf,
-    last: Option<ListenerReport>,
+    told: Mutex<BTreeMap<SocketAddr, Option<Failure>>>,
 }
 
-impl ReportFile {
-    fn tell(&mut self, report: Option<ListenerReport>) {
-        match &report {
-            Some(report) if self.last.as_ref() == Some(report) => return,
-            Some(ListenerReport { address, error: None }) => events::listener_up(*address),
-            Some(ListenerReport { address, error: Some(failure) }) => events::listener_failed(*address, failure),
-            None => {}
-        }
+/// What is told of one listener, until that is gone.
+pub(super) struct ListenerNote {
+    reports: Arc<ListenerReports>,
+    address: SocketAddr,
+    section: &'static str,
+}
+
+impl ListenerReports {
+    pub fn new(store: &Store) -> Arc<Self> {
+        Arc::new(Self { path: store.layout().listener(), told: Mutex::default() })
+    }
+
+    /// `section`: of the configuration.
+    pub(super) fn note(self: &Arc<Self>, address: SocketAddr, section: &'static str) -> ListenerNote {
+        ListenerNote { reports: Arc::clone(self), address, section }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<SocketAddr, Option<Failure>>)) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut told);
+        let report = |(address, error): (&SocketAddr, &Option<Failure>)| ListenerReport {
+            address: *address,
+            error: error.clone(),
+        };
+        let reports: Vec<ListenerReport> = told.iter().map(report).collect();
         // It is for people: nothing depends on it.
-        let _advice = match &report {
-            Some(report) => serde_json::to_vec(report)
+        let _advice = match reports.is_empty() {
+            true => durable::remove(&self.path).map(drop),
+            false => serde_json::to_vec(&reports)
                 .map_err(io::Error::other)
                 .and_then(|bytes| durable::replace_without_sync(&self.path, &bytes)),
-            None => durable::remove(&self.path),
         };
-        self.last = report;
     }
 }
 
-impl Drop for ReportFile {
+impl ListenerNote {
+    pub(super) fn tell_failure(&self, error: &io::Error) {
+        self.tell(Some(failure(self.address, self.section, error)));
+    }
+
+    pub(super) fn tell(&self, error: Option<Failure>) {
+        self.reports.change(|told| {
+            let before = told.insert(self.address, error.clone());
+            match &error {
+                _ if before.as_ref() == Some(&error) => {}
+                None => events::listener_up(self.address),
+                Some(failure) => events::listener_failed(self.address, failure),
+            }
+        });
+    }
+}
+
+impl Drop for ListenerNote {
     fn drop(&mut self) {
-        if self.last.is_some() {
-            let _advice = durable::remove(&self.path);
-        }
+        self.reports.change(|told| drop(told.remove(&self.address)));
     }
 }
 

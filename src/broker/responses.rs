@@ -83,10 +83,19 @@ pub(super) fn token(profile: &ProfileName, obtained: TokenResult, has_id_token: 
 
 /// How a request for a token ended without one.
 pub(super) fn failure(profile: &str, outcome: Outcome, now: Timestamp) -> ApiResponse {
+    ended(Some(profile.to_owned()), outcome, now)
+}
+
+/// As [`failure`], of a request that was given up before a profile was looked at.
+pub(super) fn unserved(outcome: Outcome, now: Timestamp) -> ApiResponse {
+    ended(None, outcome, now)
+}
+
+fn ended(profile: Option<String>, outcome: Outcome, now: Timestamp) -> ApiResponse {
     let error = outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::NoToken, "there is no valid access token"));
     let status = failure_status(outcome.kind, &error.kind);
     let body = FailureBody {
-        profile: Some(profile.to_owned()),
+        profile,
         outcome: Some(outcome.kind),
         generation: (outcome.generation != Generation::NONE).then_some(outcome.generation),
         retry_at: outcome.retry_at,
@@ -112,7 +121,10 @@ pub(super) fn refusal(status: StatusCode, error: Failure) -> ApiResponse {
 /// A client with another protocol, configuration or state directory.
 pub(super) fn other_daemon(header: &str) -> ApiResponse {
     let message = format!("{header} is not that of this daemon");
-    let hint = "leave the header out, or ask the daemon that has this configuration and this state directory";
+    let hint = match header {
+        PROTOCOL_HEADER => format!("this daemon speaks protocol {PROTOCOL}; leave the header out"),
+        _ => "leave the header out, or ask the daemon that has this configuration and this state directory".into(),
+    };
     refusal(StatusCode::PRECONDITION_FAILED, Failure::new(ErrorKind::Usage, message).with_hint(hint))
 }
 
@@ -155,7 +167,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
 
-    fn ended(kind: OutcomeKind, error: ErrorKind, retry_in: Option<u64>) -> (u16, Option<String>) {
+    fn told(kind: OutcomeKind, error: ErrorKind, retry_in: Option<u64>) -> (u16, Option<String>) {
         let outcome = Outcome {
             retry_at: retry_in.map(|s| NOW.plus(Duration::from_secs(s))),
             ..Outcome::new(kind).with_error(Failure::new(error, "x"))
@@ -178,7 +190,7 @@ mod tests {
             (OutcomeKind::ConfigError, ErrorKind::Config, None, (409, None)),
             (OutcomeKind::NeedsLogin, ErrorKind::UnknownProfile, None, (404, None)),
         ] {
-            assert_eq!(ended(kind, error, retry_in), expected, "{kind}");
+            assert_eq!(told(kind, error, retry_in), expected, "{kind}");
         }
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn label(path: &str) -> &'static str {
 type ProfilePath = Result<Path<String>, PathRejection>;
 
 fn profile_name(path: ProfilePath) -> Result<ProfileName, ApiResponse> {
-    let text = path.map(|Path(text)| text).map_err(|rejection| rejection.to_string());
+    let text = path.map(|Path(text)| text).map_err(|_| "the name of the profile is not UTF-8".to_owned());
     let name = text.and_then(|text| text.parse::<ProfileName>().map_err(|wrong| wrong.to_string()));
     name.map_err(bad_request)
 }
@@ -183,10 +183,11 @@ async fn profiles(State(broker): State<Broker>, RawQuery(query): RawQuery) -> Ap
     }
     match broker.all_statuses().await {
         Ok(profiles) => {
-            let listener = broker.listener().await;
-            responses::json(StatusCode::OK, &json!({ "profiles": profiles, "listener": listener }))
+            let mut document = broker.listeners().await;
+            document["profiles"] = json!(profiles);
+            responses::json(StatusCode::OK, &document)
         }
-        Err(outcome) => unavailable(outcome),
+        Err(outcome) => responses::unserved(outcome, broker.engine.clock().now().wall),
     }
 }
 
@@ -210,7 +211,7 @@ async fn health(State(broker): State<Broker>, RawQuery(query): RawQuery) -> ApiR
     let (uptime, is_stuck) = broker.pulse();
     let profiles = match broker.all_statuses().await {
         Ok(profiles) => profiles,
-        Err(outcome) => return unavailable(outcome),
+        Err(outcome) => return responses::unserved(outcome, broker.engine.clock().now().wall),
     };
     let body = json!({
         "status": if is_stuck { "stuck" } else { "ok" },
@@ -236,7 +237,7 @@ async fn metrics(
     }
     let profiles = match broker.all_statuses().await {
         Ok(profiles) => profiles,
-        Err(outcome) => return unavailable(outcome),
+        Err(outcome) => return responses::unserved(outcome, broker.engine.clock().now().wall),
     };
     match broker.metrics.render(&profiles, broker.directory.metrics_per_profile(), &broker.connections) {
         Ok(page) => responses::metrics(page),
@@ -274,11 +275,6 @@ fn bad_request(message: String) -> ApiResponse {
 
 fn failure(broker: &Broker, profile: &str, outcome: Outcome) -> ApiResponse {
     responses::failure(profile, outcome, broker.engine.clock().now().wall)
-}
-
-fn unavailable(outcome: Outcome) -> ApiResponse {
-    let error = outcome.error.unwrap_or_else(|| Failure::new(ErrorKind::Io, "the profiles cannot be listed"));
-    responses::refusal(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub trait ProfileDirectory: Send + Sync {
     fn configuration(&self) -> Configuration;
     /// A profile as `status --json` shows it.
     fn status(&self, name: &ProfileName) -> Value;
-    /// How the TCP listener stands, as `status --json` shows it.
-    fn listener(&self) -> Value;
+    /// How the TCP listeners stand, as `status --json` shows them.
+    fn listeners(&self) -> Value;
     /// Whether the metrics have series for each profile; `None`: unless there are very many.
     fn metrics_per_profile(&self) -> Option<bool>;
     /// All of them.
@@ -217,8 +217,8 @@ impl Broker {
         self.on_thread(look).await?.map_err(|e| Outcome::new(OutcomeKind::StoreUnavailable).with_error(e))
     }
 
-    pub(super) async fn listener(&self) -> Value {
-        self.on_thread(|broker| broker.directory.listener()).await.unwrap_or_default()
+    pub(super) async fn listeners(&self) -> Value {
+        self.on_thread(|broker| broker.directory.listeners()).await.unwrap_or_default()
     }
 
     /// How long the daemon has run, and whether its scheduler still looks.

@@ -20,6 +20,7 @@ use super::output::{CommandStatus, Output};
 use super::signals::{self, StopSignals};
 use crate::access::setup;
 use crate::access::setup::Setup;
+use crate::broker::listener::ListenerReports;
 use crate::broker::{Broker, DaemonPlaces, gce, listener, server};
 use crate::cli::logging;
 use crate::config::{BrokerSettings, Config, GceSettings};
@@ -270,7 +271,7 @@ struct DaemonState {
 
 impl DaemonState {
     fn new(setup: Setup) -> Self {
-        let config = RwLock::new(Arc::new(setup.config.clone()));
+        let config = RwLock::new(Arc::clone(&setup.config));
         let BrokerSettings { listen, gce, .. } = setup.config.broker.clone();
         let (listen, gce) = (value_watch::Sender::new(listen), value_watch::Sender::new(gce));
         Self { setup, config, listen, gce }
@@ -312,10 +313,10 @@ impl DaemonState {
 
     /// Serves on TCP where the configuration says.
     async fn serve_tcp(self: Arc<Self>, broker: Broker) -> Infallible {
-        let retry = listener::RETRY_INTERVAL;
+        let (retry, reports) = (listener::RETRY_INTERVAL, ListenerReports::new(&self.setup.store));
         tokio::select! {
-            never = listener::run(broker.clone(), self.listen.subscribe(), retry) => never,
-            never = gce::run(broker, self.gce.subscribe(), retry) => never,
+            never = listener::run(broker.clone(), Arc::clone(&reports), self.listen.subscribe(), retry) => never,
+            never = gce::run(broker, reports, self.gce.subscribe(), retry) => never,
         }
     }
 

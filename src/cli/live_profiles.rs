@@ -28,7 +28,7 @@ impl LiveProfiles {
     /// A setup as a command has it that starts now.
     fn setup(&self) -> Setup {
         let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-        Setup::with_config(self.environment.clone(), Config::clone(&(self.config)()), store, clock)
+        Setup::with_config(self.environment.clone(), (self.config)(), store, clock)
     }
 }
 
@@ -51,7 +51,7 @@ impl ProfileDirectory for LiveProfiles {
         status::profile_json(&self.setup(), name.clone())
     }
 
-    fn listener(&self) -> Value {
+    fn listeners(&self) -> Value {
         listener_state::to_json(&self.setup())
     }
 

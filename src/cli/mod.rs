@@ -44,7 +44,7 @@ use clap_complete::Shell;
 
 use crate::profile::{ProfileName, is_variable_name};
 use crate::sys::paths::Environment;
-use crate::sys::{paths, process, threads};
+use crate::sys::{paths, process, threads, tool_process};
 use output::{CommandStatus, Output};
 
 /// Keeps OAuth credentials alive: one refresh at a time, nothing replayed, nothing lost.
@@ -85,7 +85,8 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// The places of this run.
     fn places(&self) -> Environment {
-        Environment::from_env(self.config.as_deref())
+        let own_program = std::env::current_exe().ok();
+        Environment { own_program, ..Environment::from_env(self.config.as_deref()) }
     }
 }
 
@@ -171,17 +172,21 @@ pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
     process::outlive_file_size_limit();
     completion::answer_request();
-    let words = helper::names::written_out(paths::arguments());
-    if let Some(status) = quick::run(&words) {
-        return status.into();
+    if let Some(started) = tool_process::start_left_behind(&paths::arguments()) {
+        return if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    let words = helper::names::written_out(paths::arguments());
+    let used = match quick::run(&words) {
+        Ok(status) => return status.into(),
+        Err(used) => used,
+    };
     let cli = match help::command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report_parse_error(&error),
     };
     let output = Arc::new(Output::new(&cli.global));
     // Whatever was under way is in the journal. The hook has told of it.
-    let status = catch_unwind(AssertUnwindSafe(|| run(&cli, &output))).unwrap_or(CommandStatus::Failed);
+    let status = catch_unwind(AssertUnwindSafe(|| run(&cli, used, &output))).unwrap_or(CommandStatus::Failed);
     signals::exit_status(output.finish(status)).into()
 }
 
@@ -196,7 +201,8 @@ fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     drop(writeln!(std::io::stderr(), "error: internal error: {what}{place}\n  hint: please report this line"));
 }
 
-fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
+/// `used`: the time that was spent on the early path.
+fn run(cli: &Cli, used: Duration, out: &Arc<Output>) -> CommandStatus {
     let global = &cli.global;
     let places = global.places();
     if let Some(parent) = places.parent_pid {
@@ -209,7 +215,7 @@ fn run(cli: &Cli, out: &Arc<Output>) -> CommandStatus {
         signals::exit_on_interrupt(out);
     }
     match &cli.command {
-        Command::Token(args) => token::run(args, global, out),
+        Command::Token(args) => token::run(args, global, used, out),
         Command::Exec(args) => exec::run(args, global, out),
         Command::Helper(args) => helper::run(args, global, out),
         Command::Refresh(args) => refresh::run(args, global, out),

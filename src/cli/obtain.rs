@@ -68,15 +68,13 @@ impl ObtainedToken {
         for warning in &self.warnings {
             out.warn(&format!("{profile}: {warning}"));
         }
-        if self.outcome == OutcomeKind::NeedsLogin {
-            out.warn(&format!("sign in again before it expires: keepalive login {profile}"));
-        }
     }
 }
 
 /// Gets a token. `explain` is called if that takes a while, because another process refreshes.
 pub(super) fn obtain(setup: &Setup, wish: &TokenWish, explain: &dyn Fn()) -> Result<ObtainedToken, NoToken> {
     let own_flights = OwnFlights::default();
+    setup.leave_hooks_behind();
     let engine = || {
         let (engine, endpoint) = setup.engine(false)?;
         signals::stop_on_signal(&endpoint, &engine, |_| {});

@@ -16,8 +16,14 @@ use crate::outcome::OutcomeKind;
 use crate::sys::clock::SystemClock;
 use crate::sys::paths::Environment;
 
-/// Prints the token that the daemon has. `None`: the full path decides. `words`: the whole command line.
-pub(super) fn run(words: &[OsString]) -> Option<CommandStatus> {
+/// Prints the token that the daemon has. `Err`: the full path decides, and so much time is used up. `words`: the whole command
+/// line.
+pub(super) fn run(words: &[OsString]) -> Result<CommandStatus, Duration> {
+    let began = SystemClock.now();
+    answer(words).ok_or_else(|| SystemClock.now().time_since(&began))
+}
+
+fn answer(words: &[OsString]) -> Option<CommandStatus> {
     let args = parse(words)?;
     let environment = Environment::from_env(None);
     let is_plain =

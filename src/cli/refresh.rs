@@ -45,6 +45,9 @@ pub struct RefreshArgs {
     /// End after DUR; a request that was sent is still completed
     #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "5m")]
     timeout: Duration,
+    /// Run the hooks that wait, and refresh nothing: so a command has them run that does not wait for them.
+    #[arg(long, hide = true, requires = "profiles")]
+    only_hooks: bool,
 }
 
 /// How many flights one run has at once, over all providers.
@@ -54,6 +57,9 @@ const MAX_CONCURRENT: usize = 32;
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+    if args.only_hooks {
+        return run_hooks(args, global);
+    }
     let rows = match refresh(args, global, out) {
         Ok(rows) => rows,
         Err((status, failure)) => {
@@ -68,6 +74,17 @@ pub(super) fn run(args: &RefreshArgs, global: &GlobalArgs, out: &Output) -> Comm
         out.json(&json!({ "results": results }));
     }
     status
+}
+
+/// Runs what waits for the hooks of the profiles. No one hears it: hooks tell by their records.
+fn run_hooks(args: &RefreshArgs, global: &GlobalArgs) -> CommandStatus {
+    let Ok(setup) = Setup::new(global.places()) else { return CommandStatus::Config };
+    let hooks = Arc::clone(setup.hooks());
+    // Without the handler a stop leaves a hook behind.
+    let _handled = super::signals::on_stop_signal(move || hooks.end_all());
+    let profiles = args.profiles.iter().filter_map(|name| setup.profile(name).ok());
+    profiles.for_each(|profile| setup.hooks().run_left_behind(&profile));
+    CommandStatus::Ok
 }
 
 /// Reports what stops the whole run: a standing one once, as that of a profile.

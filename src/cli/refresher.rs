@@ -50,8 +50,15 @@ impl Refresher {
 
     /// Says that nothing will refresh `what`, if so.
     pub(super) fn warn_if_nobody(&self, what: &str, out: &Output) {
-        if *self == Self::Nobody {
-            out.warn(&format!("no daemon is running: nothing will refresh {what}; {REMEDY}"));
+        match self {
+            Self::Nobody => out.warn(&format!("no daemon is running: nothing will refresh {what}; {REMEDY}")),
+            Self::Daemon { holder } if holder.is_stopped => {
+                out.warn(&format!(
+                    "the daemon, {holder}, does not run on: nothing will refresh {what}; {}",
+                    holder.hint()
+                ));
+            }
+            Self::Daemon { .. } | Self::Runs { .. } => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use super::layout::{relative_time, table, visible_width};
-use super::listener_state::{self, TcpListenerState};
+use super::listener_state::{self, TcpListener};
 use super::output::{BAD, CommandStatus, GOOD, Output, WARN, excerpt_lines};
 use super::refresher::Refresher;
 use super::{GlobalArgs, completion};
@@ -132,7 +132,9 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
     let rows: Vec<StatusRow> = names.into_iter().map(|name| StatusRow::new(&setup, name)).collect();
     if out.is_json {
         let profiles: Vec<_> = rows.iter().map(|row| to_json(row, setup.store.kind())).collect();
-        out.json(&json!({ "profiles": profiles, "listener": listener_state::to_json(&setup) }));
+        let mut document = listener_state::to_json(&setup);
+        document["profiles"] = json!(profiles);
+        out.json(&document);
     } else if rows.is_empty() {
         out.info(
             "no profiles yet; create one: keepalive login PROFILE --provider NAME, or keepalive import PROFILE \
@@ -149,8 +151,8 @@ pub(super) fn run(args: &StatusArgs, global: &GlobalArgs, out: &Output) -> Comma
             look.refresher.warn_if_nobody("this", out);
         }
     }
-    if let (false, Some((_, TcpListenerState::Failed(failure)))) = (out.is_json, TcpListenerState::of(&setup)) {
-        out.warn(&failure.in_one_line());
+    if !out.is_json {
+        TcpListener::all(&setup).iter().filter_map(TcpListener::error).for_each(|e| out.warn(&e.in_one_line()));
     }
     rows.iter().map(StatusRow::exit_status).max().unwrap_or(CommandStatus::Ok)
 }

@@ -31,11 +31,27 @@ pub struct GceSettings {
 /// The settings. Mistakes are noted, and the default then stands for what has them.
 pub(super) fn read(section: &Section<'_>) -> BrokerSettings {
     section.reject_unknown(&[keys::BROKER]);
-    BrokerSettings {
-        listen: section.read("listen", |e| e.parse(loopback_address)),
-        metrics_per_profile: section.read("metrics_per_profile", Entry::flag),
-        gce: section.read("gce", |e| e.tables()).unwrap_or_default().iter().filter_map(read_gce).collect(),
+    let listen = section.read("listen", |e| e.parse(loopback_address));
+    let metrics_per_profile = section.read("metrics_per_profile", Entry::flag);
+    let mut gce: Vec<GceSettings> = Vec::new();
+    for section in section.read("gce", |e| e.tables()).unwrap_or_default() {
+        let Some(settings) = read_gce(&section) else { continue };
+        let owner = match listen == Some(settings.listen) {
+            true => Some("[broker]".to_owned()),
+            false => gce
+                .iter()
+                .find(|other| other.listen == settings.listen)
+                .map(|other| format!("[[broker.gce]] of {}", other.profile)),
+        };
+        if let Some(owner) = owner {
+            let message = format!("listen is the address of {owner}, too");
+            section
+                .document
+                .note(section.diagnostic("listen", message, "write another port for one of the two").into());
+        }
+        gce.push(settings);
     }
+    BrokerSettings { listen, gce, metrics_per_profile }
 }
 
 fn read_gce(section: &Section<'_>) -> Option<GceSettings> {

@@ -41,6 +41,10 @@ fn read(section: &Section<'_>) -> Option<Mirror> {
         let hint = "write path = \"...\": an absolute path, or one that begins with ~/";
         section.document.note(section.diagnostic("kind", "path is missing", hint).into());
     }
+    if path.as_ref().is_some_and(|path| path.file_name().is_none() || section.document.home == Some(path.as_path())) {
+        let message = "path is a directory that is always there, and no file can take its place";
+        section.document.note(section.diagnostic("path", message, "add the name of the file").into());
+    }
     let form = form(section, kind)?;
     section.document.is_clean_since(before).then_some(Mirror { form, path })
 }
@@ -82,7 +86,14 @@ fn reject_keys_of_other_kinds(section: &Section<'_>, kind: Kind) {
 fn form(section: &Section<'_>, kind: Kind) -> Option<MirrorForm> {
     Some(match kind {
         Kind::File => MirrorForm::File,
-        Kind::Json => MirrorForm::Json { set: table(section, "set", pointer)? },
+        Kind::Json => {
+            let set = table(section, "set", pointer)?;
+            if let Some((outer, inner)) = overlap(&set) {
+                let message = format!("set has {} and {}, which is a part of it", quoted(outer), quoted(inner));
+                section.document.note(section.diagnostic("set", message, "remove one of the two").into());
+            }
+            MirrorForm::Json { set }
+        }
         Kind::Directory => MirrorForm::Directory { files: table(section, "files", file_name)? },
         Kind::Template => MirrorForm::Template { source: source(section)? },
         Kind::Consumer(consumer) => {
@@ -127,6 +138,15 @@ fn table(
         section.document.note(entry.key_error(message, format!("write {key} = {example}")));
     }
     Some(pairs)
+}
+
+/// Two members of which one is a part of the other. (pure)
+fn overlap(set: &[(String, MirrorValue)]) -> Option<(&str, &str)> {
+    let is_part = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    set.iter().find_map(|(outer, _)| {
+        let (inner, _) = set.iter().find(|(inner, _)| is_part(inner, outer))?;
+        Some((outer.as_str(), inner.as_str()))
+    })
 }
 
 /// A JSON pointer to a member (RFC 6901).

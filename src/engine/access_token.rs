@@ -17,6 +17,7 @@ use crate::profile::Profile;
 use crate::store::ProfileView;
 use crate::store::journal::Journal;
 use crate::store::journal::block::Cause;
+use crate::store::keyring::KeyringService;
 
 /// An access token for a caller.
 #[derive(Clone, Serialize, Deserialize)]
@@ -147,11 +148,11 @@ impl Engine {
         };
         let left = validity.remaining(&now);
         let mut warnings = outcome.warnings.clone();
-        match (&outcome.error, self.refresh_blocker(profile, view.and_then(|view| view.journal).as_ref())) {
-            (Some(error), _) => warnings.push(format!("not refreshed: {}", error.message)),
-            (None, Some(error)) => warnings.push(format!("refresh is failing: {}", error.message)),
-            (None, None) => {}
-        }
+        let trouble = match &outcome.error {
+            Some(error) => Some(format!("not refreshed: {}", told(outcome.kind, error))),
+            None => self.refresh_trouble(profile, view.and_then(|view| view.journal).as_ref()),
+        };
+        warnings.extend(trouble);
         if validity.is_unproven() {
             warnings.push(
                 "that the access token is still valid is assumed: it was imported, and its age or its end is not known"
@@ -230,20 +231,37 @@ impl Engine {
         journal?.block(Cause::OtherAccount).map(|block| block.failure.clone())
     }
 
-    /// The error that keeps the next refresh from being made, although the token is still valid.
-    fn refresh_blocker(&self, profile: &Profile, journal: Option<&Journal>) -> Option<Failure> {
+    /// What a caller must know of the next refresh, although the token is still valid, and what to do.
+    fn refresh_trouble(&self, profile: &Profile, journal: Option<&Journal>) -> Option<String> {
         let journal = Ok(Some(journal?.clone()));
         let status = status::status_of(self.store(), &journal, Ok(profile), &self.clock().now());
+        let error = status.error.filter(|_| !status.is_in_flight)?;
+        let service = self.store().keyring().map(KeyringService::service);
+        let error = error.with_names(profile.name.as_str(), service).in_one_line();
         match status.state {
-            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => status.error,
+            ProfileState::NeedsLogin | ProfileState::ConfigError | ProfileState::StoreUnavailable => {
+                Some(format!("refresh is failing: {error}"))
+            }
+            ProfileState::InDoubt => Some(format!("refresh is in doubt: {error}")),
             // The retry or the next run settles it.
-            ProfileState::InDoubt
-            | ProfileState::Fresh
+            ProfileState::Fresh
             | ProfileState::Due
             | ProfileState::Expired
             | ProfileState::Deferred
             | ProfileState::NoCredential => None,
         }
+    }
+}
+
+/// An error, with what to do about it if that is for a person to do.
+fn told(outcome: OutcomeKind, error: &Failure) -> String {
+    match outcome {
+        OutcomeKind::NeedsLogin | OutcomeKind::ConfigError => error.in_one_line(),
+        OutcomeKind::Fresh
+        | OutcomeKind::Refreshed
+        | OutcomeKind::Deferred
+        | OutcomeKind::InDoubt
+        | OutcomeKind::StoreUnavailable => error.message.clone(),
     }
 }
 

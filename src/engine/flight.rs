@@ -22,7 +22,7 @@ use crate::sys::lockfile::{LockError, LockWait};
 /// says who has the lock, and asks again. On a stop the callers leave, which ends the wait.
 const PROFILE_LOCK_WAIT: LockWait<'_> = LockWait::at_most(Duration::from_secs(5 * 60));
 
-/// How a flight of this process ended that had the lock of its profile.
+/// How a flight of this process ended that tried a refresh.
 #[derive(Clone, Debug)]
 pub struct FlightSummary {
     pub provider: String,
@@ -113,15 +113,29 @@ impl EngineInner {
         let after = self.after_flights.announce(&profile, &outcome).map(|after| (after, outcome.clone()));
         let took = self.clock.now().time_since(asked);
         let end = FlightSummary { provider: profile.provider.name.clone(), outcome: outcome.kind, took };
+        let has_tried = has_tried(&ctx, &outcome);
         lease.finish(outcome);
-        // Without a listener it is lost.
-        let _heard = self.flight_ends.send(end);
+        if has_tried {
+            // Without a listener it is lost.
+            let _heard = self.flight_ends.send(end);
+        }
         // The place at the provider goes with it.
         drop(ctx);
         if let Some((after, outcome)) = after {
             after.run(&profile, &outcome);
         }
     }
+}
+
+/// Whether the flight tried a refresh. One that found that no try is allowed, as without a login, has not; callers may ask for
+/// such a one as often as they like.
+fn has_tried(ctx: &RefreshContext, outcome: &Outcome) -> bool {
+    let has_noted = || {
+        let journal = ctx.store.peek(&ctx.profile.name).ok().flatten();
+        journal.is_some_and(|journal| journal.sequence > ctx.seen.sequence)
+    };
+    // What the store could not do, it may not have noted.
+    !outcome.is_follower && (outcome.kind == OutcomeKind::StoreUnavailable || has_noted())
 }
 
 pub(super) fn cannot_lock(store: &Store, name: &ProfileName, path: &Path, error: LockError) -> Outcome {

@@ -292,11 +292,10 @@ impl Engine {
         view: Option<ProfileView>,
     ) -> Result<Waiting, Box<Met>> {
         let since = self.inner.clock.now();
-        if self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str()) {
-            return Err(Box::new((flight::nested_call(profile), view)));
-        }
+        let is_nested = self.inner.caller_profiles.iter().any(|name| name == profile.name.as_str());
         let view = match view.map_or_else(|| self.inner.store.view(&profile.name), Ok) {
             Ok(view) => view,
+            Err(_) if is_nested => return Err(Box::new((flight::nested_call(profile), None))),
             Err(e) => return Err(Box::new((with_names(e.outcome(), &self.inner.store, &profile.name), None))),
         };
         let trusted_journal = view.journal.as_ref().filter(|_| trust == TrustJournal::Yes);
@@ -304,6 +303,9 @@ impl Engine {
             explain::fresh(profile, demand, journal);
             let outcome = refresh::transaction::with_journal_fields(Outcome::new(OutcomeKind::Fresh), journal);
             return Err(Box::new((outcome, Some(view))));
+        }
+        if is_nested {
+            return Err(Box::new((flight::nested_call(profile), Some(view))));
         }
         explain::due(profile, demand, trusted_journal, &since, || {
             status::status_of(&self.inner.store, &Ok(view.journal.clone()), Ok(profile), &since).state

@@ -16,6 +16,7 @@ pub mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -36,6 +37,7 @@ use crate::profile::{DesktopNotices, HookEvent, Profile};
 use crate::store::Store;
 use crate::sys::hook_process::HookGroups;
 use crate::sys::paths;
+use crate::sys::tool_process::CompanionProgram;
 
 /// How often a look is begun again when another run has changed the journal meanwhile.
 const MAX_ROUNDS: usize = 4;
@@ -57,8 +59,12 @@ pub struct Hooks {
     groups: HookGroups,
     /// The longest that a hook of this process may take.
     longest: Mutex<Duration>,
+    /// Runs the hooks, if this process does not.
+    companion: OnceLock<CompanionProgram>,
     /// In a daemon, the thread that looks.
     listener: OnceLock<Mutex<Sender<HookNote>>>,
+    /// No one waits for this process.
+    is_unhurried: AtomicBool,
     news: Mutex<Vec<String>>,
 }
 
@@ -101,13 +107,34 @@ impl Hooks {
             slots: HookSlots::default(),
             groups: HookGroups::default(),
             longest: Mutex::default(),
+            companion: OnceLock::new(),
+            is_unhurried: AtomicBool::new(false),
             listener: OnceLock::new(),
             news: Mutex::default(),
         }
     }
 
-    /// Looks at a profile, and tells its hooks what is news. Blocks until they have ended. Returns when to look again if
-    /// nothing happens until then. `outcome`: how a flight of this process has just ended.
+    /// From now on this process notes what is to be told, and a companion tells it: [`Hooks::run_left_behind`].
+    pub fn leave_to(&self, companion: CompanionProgram) {
+        let _first = self.companion.set(companion);
+    }
+
+    /// Tells what another process has left, and what is left meanwhile. Blocks until that is done.
+    pub fn run_left_behind(&self, profile: &Profile) {
+        self.is_unhurried.store(true, Ordering::Relaxed);
+        self.look(profile, None);
+    }
+
+    /// Has a companion run what waits.
+    fn start_companion(&self, companion: &CompanionProgram, profile: &Profile) {
+        if let Err(error) = companion.leave_behind(&["refresh", "--profile", profile.name.as_str(), "--only-hooks"]) {
+            // It waits for the next run.
+            self.tell_trouble(profile, "start a process for hooks", &error);
+        }
+    }
+
+    /// Looks at a profile, and tells its hooks what is news. Blocks until they have ended, unless they are left to a
+    /// companion. Returns when to look again if nothing happens until then. `outcome`: how a flight of this process has just ended.
     pub fn look(&self, profile: &Profile, outcome: Option<&Outcome>) -> Option<Duration> {
         let wishes = self.wishes(profile)?;
         let begun = self.clock.now();
@@ -115,11 +142,18 @@ impl Hooks {
         if !first.is_news() && !self.records.has_waiting(&profile.name) {
             return first.plan.next;
         }
-        let Some(_slot) = self.slots.take(profile.hooks.timeout) else { return Some(RETRY) };
+        let companion = self.companion.get();
+        let slot = if companion.is_none() { self.slots.take(profile.hooks.timeout) } else { None };
+        if slot.is_none() && companion.is_none() {
+            return Some(RETRY);
+        }
         let mut told = Vec::new();
         let next = self.note_news(profile, outcome, &wishes, &mut told);
         self.put(profile, told);
-        self.run_waiting(profile, &begun);
+        match companion {
+            Some(companion) => self.start_companion(companion, profile),
+            None => self.run_waiting(profile, &begun),
+        }
         next
     }
 
@@ -257,7 +291,8 @@ impl Hooks {
 
     fn is_late(&self, profile: &Profile, begun: &Moment) -> bool {
         // A run by cron is not kept for longer than one hook may take; what waits is told by the next.
-        self.listener.get().is_none() && self.clock.now().time_since(begun) >= profile.hooks.timeout
+        let is_unhurried = self.listener.get().is_some() || self.is_unhurried.load(Ordering::Relaxed);
+        !is_unhurried && self.clock.now().time_since(begun) >= profile.hooks.timeout
     }
 }
 

@@ -191,7 +191,15 @@ fn failure(run: HookRun, limit: Duration, tokens: &SentSecrets) -> HookFailure {
 impl HookFailure {
     fn not_run(argv: &[String], error: &io::Error) -> Self {
         let program = argv.first().map_or("", String::as_str);
-        Self { result: HookResult::Failed, why: format!("cannot run `{program}`: {error}"), said: String::new() }
+        let is_there = std::path::Path::new(program).is_file();
+        let why = match error.kind() {
+            io::ErrorKind::PermissionDenied if is_there => {
+                format!("it may not be run; chmod +x {}", shell_quoted(program))
+            }
+            io::ErrorKind::NotFound if is_there => "the program that its first line names is not there".to_owned(),
+            _ => error.to_string(),
+        };
+        Self { result: HookResult::Failed, why: format!("cannot run `{program}`: {why}"), said: String::new() }
     }
 
     /// For `status`.

@@ -8,7 +8,7 @@ use crate::access::obtain::FoundToken;
 use crate::clock::Timestamp;
 use crate::credential::Generation;
 use crate::credential::secret::AccessToken;
-use crate::outcome::{self, ErrorKind, OutcomeKind};
+use crate::outcome::{self, ErrorKind};
 use crate::profile::ProfileName;
 
 /// Which token is good enough.
@@ -41,10 +41,7 @@ pub struct Token {
 
 impl Token {
     pub(super) fn new(profile: &ProfileName, found: FoundToken) -> Result<Self, TokenError> {
-        let FoundToken { token, outcome, mut warnings } = found;
-        if outcome == OutcomeKind::NeedsLogin {
-            warnings.push(format!("sign in again before it expires: keepalive login {profile}"));
-        }
+        let FoundToken { token, warnings, .. } = found;
         let access_token = AccessToken::new(token.access_token).ok_or_else(|| {
             let message = format!("{profile}: the access token has a character that no header can carry");
             TokenError::Config(outcome::Failure::new(ErrorKind::AtUnusable, message).into())
@@ -92,8 +89,9 @@ impl fmt::Debug for Token {
 mod tests {
     use super::*;
     use crate::engine::access_token::TokenOutput;
+    use crate::outcome::OutcomeKind;
 
-    fn found(access_token: &str, outcome: OutcomeKind) -> FoundToken {
+    fn found(access_token: &str) -> FoundToken {
         let token = TokenOutput {
             access_token: access_token.into(),
             token_type: "Bearer".into(),
@@ -103,28 +101,21 @@ mod tests {
             generation: Generation::new(7),
             id_token: None,
         };
-        FoundToken { token, outcome, warnings: Vec::new() }
+        FoundToken { token, outcome: OutcomeKind::Fresh, warnings: Vec::new() }
     }
 
     #[test]
     fn token_shows_no_secret_and_says_when_it_ends() {
         let name: ProfileName = "work".parse().unwrap();
-        let token = Token::new(&name, found("canary", OutcomeKind::Fresh)).unwrap();
+        let token = Token::new(&name, found("canary")).unwrap();
         assert!(!format!("{token:?}").contains("canary") && token.access_token.expose() == "canary");
         assert_eq!(token.expires_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000)));
         assert!(token.warnings().is_empty());
     }
 
     #[test]
-    fn token_says_that_its_login_ends() {
-        let name: ProfileName = "work".parse().unwrap();
-        let token = Token::new(&name, found("canary", OutcomeKind::NeedsLogin)).unwrap();
-        assert_eq!(token.warnings(), ["sign in again before it expires: keepalive login work"]);
-    }
-
-    #[test]
     fn token_that_no_header_carries_is_refused() {
-        let refused = Token::new(&"work".parse().unwrap(), found("a\r\nb", OutcomeKind::Fresh)).unwrap_err();
+        let refused = Token::new(&"work".parse().unwrap(), found("a\r\nb")).unwrap_err();
         assert!(matches!(refused, TokenError::Config(failure) if failure.kind() == "at_unusable"));
     }
 }

@@ -1,6 +1,5 @@
 //! A process that gives a token to a slow program, so that the run which brought the token need not wait for it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::mirror::place::Place;
@@ -9,29 +8,24 @@ use crate::mirror::{MirrorReport, Mirrors, target};
 use crate::outcome::Failure;
 use crate::profile::Profile;
 use crate::profile::mirror::{Mirror, MirrorForm};
-use crate::sys::tool_process::Companion;
-
-/// How the program is started that does it: `keepalive feed`, with the configuration of this run.
-#[derive(Clone, Debug)]
-pub struct CompanionProgram {
-    pub program: PathBuf,
-    pub config: PathBuf,
-}
+use crate::sys::tool_process::{Companion, CompanionProgram};
 
 /// How long it is waited for: most programs are done by then, and what they said can be told.
 const WAIT: Duration = Duration::from_secs(5);
 
-impl CompanionProgram {
-    fn start(&self, profile: &Profile, mirror: &Mirror) -> std::io::Result<Companion> {
-        let MirrorForm::Consumer { consumer, entry } = &mirror.form else {
-            return Err(std::io::Error::other("it is no program"));
-        };
-        let config = self.config.display().to_string();
-        let words = ["--quiet", "--config", &config, "feed", consumer.name, profile.name.as_str(), "--only-configured"];
-        let entry = entry.iter().flat_map(|entry| ["--entry", entry.as_str()]);
-        let arguments: Vec<String> = words.into_iter().chain(entry).map(str::to_owned).collect();
-        Companion::start(&self.program, &arguments)
-    }
+/// `keepalive feed` of one mirror that is configured. `None`: it is left behind.
+fn start(
+    with: &CompanionProgram,
+    profile: &Profile,
+    mirror: &Mirror,
+    is_left: bool,
+) -> std::io::Result<Option<Companion>> {
+    let MirrorForm::Consumer { consumer, entry } = &mirror.form else {
+        return Err(std::io::Error::other("it is no program"));
+    };
+    let mut words = vec!["feed", consumer.name, profile.name.as_str(), "--only-configured"];
+    words.extend(entry.iter().flat_map(|entry| ["--entry", entry.as_str()]));
+    if is_left { with.leave_behind(&words).map(|()| None) } else { with.start(&words).map(Some) }
 }
 
 impl Mirrors {
@@ -56,13 +50,14 @@ impl Mirrors {
         if newest.is_none() || is_current || is_busy {
             return MirrorReport::of(place, &before);
         }
-        match with.start(profile, mirror) {
+        match start(with, profile, mirror, self.waits.is_used_up()) {
             Err(error) => {
                 let failure = target::failed(&with.program, "start", &error);
                 self.tell(profile, &place.name, &failure);
                 MirrorReport::nowhere(mirror, failure)
             }
-            Ok(mut companion) => {
+            Ok(None) => MirrorReport::of(place, &before),
+            Ok(Some(mut companion)) => {
                 let has_ended = self.waits.within(&*self.clock, WAIT, |limit| companion.has_ended_within(limit));
                 let after = if has_ended { read() } else { None }.unwrap_or_else(|| before.clone());
                 if let Some(failure) = news(&before, &after) {

@@ -34,7 +34,6 @@ use crate::engine::after_flight::{AfterFlight, has_token};
 use crate::events;
 pub use crate::mirror::attempt::follows_itself;
 use crate::mirror::attempt::{Attempt, Stopped};
-pub use crate::mirror::companion::CompanionProgram;
 use crate::mirror::document::Recipe;
 pub use crate::mirror::document::Rival;
 use crate::mirror::place::Place;
@@ -51,6 +50,7 @@ use crate::store::Store;
 use crate::store::journal::Journal;
 use crate::sys::lockfile::LockError;
 use crate::sys::paths::ToolDirs;
+use crate::sys::tool_process::CompanionProgram;
 
 /// How long another run that writes a file is waited for. What it writes is the newest, too.
 const LOCK_WAIT: Duration = Duration::from_secs(15);

@@ -27,6 +27,11 @@ impl Waits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Whether nothing may wait any longer.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|left| left.is_zero())
+    }
+
     /// Does something that may wait for the time that it is told: at most `most`, and what is left.
     pub(super) fn within<T>(&self, clock: &dyn Clock, most: Duration, wait: impl FnOnce(Duration) -> T) -> T {
         let left = *self.0.lock().unwrap_or_else(PoisonError::into_inner);

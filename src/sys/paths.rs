@@ -55,6 +55,8 @@ pub struct Environment {
     pub parent_pid: Option<u32>,
     pub desktop: Desktop,
     pub tool_dirs: ToolDirs,
+    /// This program, if it is `keepalive` and may start itself. In a program that embeds the library it is not.
+    pub own_program: Option<PathBuf>,
 }
 
 /// The session bus, and what the keyrings on it can be told by.
@@ -137,6 +139,7 @@ impl Environment {
             parent_pid: text(PARENT).and_then(|pid| pid.parse().ok()),
             desktop: desktop(),
             tool_dirs: tool_dirs(home.as_deref()),
+            own_program: None,
             state_dir: state,
             home,
         }

@@ -1,7 +1,8 @@
 //! Programs that keepalive runs without a person: tools of the system, and itself. Each has an end.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -72,13 +73,56 @@ fn output_of(child: &mut Child, input: &str, limit: Duration) -> io::Result<Opti
     Ok(None)
 }
 
+/// How this program is started once more, to do what this run does not wait for.
+#[derive(Clone, Debug)]
+pub struct CompanionProgram {
+    pub program: PathBuf,
+    /// The configuration, if it was named.
+    pub config: Option<PathBuf>,
+}
+
 /// A process that may outlive this one.
 #[derive(Debug)]
 pub struct Companion(Child);
 
+/// The first word of a run that only starts another one. Then that is a child of no process of ours.
+const LEAVE_BEHIND: &str = "--leave-behind";
+/// How long such a run is waited for.
+const LEAVING_LIMIT: Duration = Duration::from_secs(1);
+
+impl CompanionProgram {
+    /// Starts it with these words, as a child of this process.
+    pub fn start(&self, words: &[&str]) -> io::Result<Companion> {
+        Companion::start(&self.program, &self.arguments(words))
+    }
+
+    /// Starts it with these words, and leaves it: it is no child of what this process may become.
+    pub fn leave_behind(&self, words: &[&str]) -> io::Result<()> {
+        let mut arguments = vec![LEAVE_BEHIND.into()];
+        arguments.extend(self.arguments(words));
+        Companion::start(&self.program, &arguments).map(|mut between| {
+            // A machine that is that slow starts it all the same.
+            let _started = between.has_ended_within(LEAVING_LIMIT);
+        })
+    }
+
+    fn arguments(&self, words: &[&str]) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--quiet".into()];
+        arguments.extend(self.config.iter().flat_map(|config| ["--config".into(), config.clone().into()]));
+        arguments.extend(words.iter().map(OsString::from));
+        arguments
+    }
+}
+
+/// Starts what a run of [`CompanionProgram::leave_behind`] is for. `None`: the words are those of another run.
+pub fn start_left_behind(words: &[OsString]) -> Option<io::Result<()>> {
+    let [_, first, arguments @ ..] = words else { return None };
+    (first == LEAVE_BEHIND).then(|| Companion::start(&std::env::current_exe()?, arguments).map(drop))
+}
+
 impl Companion {
     /// Starts a program that reads and says nothing. What ends this process by its group does not end that one.
-    pub fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
+    fn start(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).env_remove(paths::PARENT);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -109,7 +109,7 @@ fn wrong_requests_name_what_was_probably_meant() {
         ("GET", "/v1/profiles/demo/token?min_vald=5m", 400, "did you mean min_valid?"),
         ("GET", "/v1/profiles/demo?verbose=1", 400, "verbose"),
         ("GET", "/v1/profiles/de%20mo/token", 400, "a profile name is made of"),
-        ("GET", "/v1/profiles/%ff/token", 400, ""),
+        ("GET", "/v1/profiles/%ff/token", 400, "is not UTF-8"),
         ("POST", "/v1/profiles/demo/token", 405, "use GET"),
         ("OPTIONS", "/v1/ping", 405, "use GET"),
     ] {
@@ -256,6 +256,8 @@ fn requests_beyond_the_limits_are_refused() {
     let reply =
         client.request("GET", TOKEN, &format!("content-length: 20000\r\n\r\n{}", "x".repeat(20_000))).expect(413);
     assert_eq!(reply.field("connection"), Some("close"));
+    // Its body is not waited for.
+    ApiClient::connect(&sandbox).request("GET", TOKEN, "content-length: 20000\r\n").expect(413);
     let reply = ApiClient::connect(&sandbox).request("GET", TOKEN, "content-length: 5\r\n").expect(408);
     assert_eq!(error(&reply).0, "usage");
     ApiClient::get(&sandbox, TOKEN).expect(200);
@@ -386,6 +388,24 @@ fn metrics_show_profiles_and_requests_and_no_token() {
         assert!(reply.body.contains(words), "no {words} in {}", reply.body);
     }
     assert!(!reply.body.contains(&token) && !reply.body.contains(&server.current_refresh_token(0)));
+}
+
+/// What was lost: the number of refreshes, to requests for a profile that has nothing to refresh.
+#[test]
+fn only_tries_count_as_refreshes() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in_with(&server, "[profile.empty]\nprovider = \"acme\"\n");
+    let _daemon = sandbox.daemon();
+    let mut client = ApiClient::connect(&sandbox);
+    for _ in 0..5 {
+        client.request("GET", "/v1/profiles/empty/token", "").expect(409);
+    }
+    sandbox.age_token("demo", Duration::from_secs(595));
+    client.request("GET", "/v1/profiles/demo/token?min_valid=1m", "").expect(200);
+    let mut page = || client.request("GET", "/metrics", "").expect(200).body;
+    let counted = "keepalive_refreshes_total{provider=\"acme\",outcome=\"refreshed\"} 1\n";
+    let page = eventually("the refresh is counted", || Some(page()).filter(|page| page.contains(counted)));
+    assert_eq!(page.matches("keepalive_refreshes_total{").count(), 1, "{page}");
 }
 
 /// A request costs one look at the journal once the token is known, and a change of the journal is seen.

@@ -353,6 +353,22 @@ fn skopeo_lists_the_tags_of_a_registry() {
     assert!(given.iter().all(|(_, value)| !value.contains("canary-")), "{given:?}");
 }
 
+/// What was lost: the token of a registry, to the profile that the request before had named.
+#[test]
+fn request_of_cargo_is_for_the_profile_that_it_names() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let two = "[profile.two]\nprovider = \"acme\"\nhosts = [\"two.example\"]";
+    profile(&sandbox, &server, &format!("hosts = [\"demo.example\"]\n{two}"));
+    let get = |named: Value| {
+        let registry = json!({"index-url": "sparse+https://demo.example/"});
+        json!({"v": 1, "kind": "get", "operation": "read", "registry": registry, "args": named}).to_string() + "\n"
+    };
+    let run = helper(&sandbox, &["cargo"], &(get(json!(["two"])) + &get(json!([])))).exits(0);
+    let answers: Vec<&str> = run.stdout.lines().skip(1).collect();
+    assert!(answers[0].contains("url-not-supported") && answers[1].contains("Bearer"), "{answers:?}");
+}
+
 /// A project that depends on a crate of the registry `acme`, and a cargo that knows that registry.
 fn cargo(sandbox: &Sandbox, files: &GuardedFiles, provider: &Value) -> Command {
     let (home, project) = (sandbox.path("cargo-home"), sandbox.path("project"));

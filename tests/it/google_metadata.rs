@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::support::api_client::{ApiClient, Reply, free_port};
 use super::support::auth_server::AuthServer;
+use super::support::eventually;
 use super::support::sandbox::Sandbox;
 use super::support::token_family::RotationMode;
 
@@ -54,9 +55,7 @@ fn libraries_of_google_get_a_token_without_a_handle() {
     // The section goes, and so does the listener.
     sandbox.file_store(&profile);
     daemon.wait_for_line("configuration reloaded");
-    super::support::eventually("it is closed", || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_err().then_some(())
-    });
+    eventually("it is closed", || std::net::TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
 }
 
 #[test]
@@ -71,4 +70,45 @@ fn metadata_server_needs_an_address_and_a_profile() {
         sandbox.file_store(&format!("[[broker.gce]]\n{keys}\n"));
         sandbox.keepalive(&["daemon"]).exits(78).says(words);
     }
+}
+
+/// What was lost: a metadata server, as only the log told that it does not listen.
+#[test]
+fn metadata_server_that_cannot_listen_is_told() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let squatter = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, free) = (squatter.local_addr().unwrap().port(), free_port());
+    let gce = |port, profile| format!("[[broker.gce]]\nlisten = \"127.0.0.1:{port}\"\nprofile = \"{profile}\"\n");
+    let profile = format!("{}[profile.demo]\nprovider = \"acme\"\n", server.provider(""));
+    sandbox.file_store(&format!("{}{}{profile}", gce(taken, "demo"), gce(free, "demmo")));
+    let daemon = sandbox.daemon();
+    daemon.wait_for_line(&format!("cannot listen on 127.0.0.1:{taken}"));
+    daemon.wait_for_line(&format!("listening on 127.0.0.1:{free}"));
+    for command in ["status", "doctor"] {
+        let run = sandbox.keepalive(&[command]).says(&format!("cannot listen on 127.0.0.1:{taken}"));
+        run.says("in [[broker.gce]]").says("no profile \"demmo\"; did you mean \"demo\"?");
+    }
+    let status = sandbox.keepalive(&["--json", "status"]).json();
+    let servers = &status["metadata_servers"];
+    assert_eq!((&status["listener"], &servers[0]["state"]), (&json!(null), &json!("failed")), "{status}");
+    assert_eq!((&servers[1]["profile"], &servers[1]["state"]), (&json!("demmo"), &json!("listening")), "{status}");
+    assert_eq!(ApiClient::get(&sandbox, "/v1/profiles").expect(200).json()["metadata_servers"], *servers);
+    drop(squatter);
+    // The other one goes, and is told of no more.
+    sandbox.file_store(&format!("{}{profile}", gce(taken, "demo")));
+    daemon.wait_for_line(&format!("listening on 127.0.0.1:{taken}"));
+    eventually("it is told", || (!sandbox.keepalive(&["status"]).exits(0).stderr.contains("listen")).then_some(()));
+    let told = std::fs::read_to_string(sandbox.path("state/keepalive/listener.json")).unwrap();
+    assert!(!told.contains(&free.to_string()), "{told}");
+}
+
+#[test]
+fn address_of_two_listeners_is_a_mistake() {
+    let sandbox = Sandbox::new();
+    let gce = "[[broker.gce]]\nlisten = \"127.0.0.1:8766\"\nprofile = \"x\"\n";
+    sandbox.file_store(&format!("[broker]\nlisten = \"127.0.0.1:8766\"\n{gce}"));
+    sandbox.keepalive(&["status"]).exits(78).says("the address of [broker], too");
+    sandbox.file_store(&format!("{gce}{gce}"));
+    sandbox.keepalive(&["status"]).exits(78).says("the address of [[broker.gce]] of x, too");
 }

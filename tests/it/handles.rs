@@ -120,6 +120,40 @@ fn handle_needs_a_profile_with_a_credential() {
     assert!(!sandbox.path("state/keepalive/handles.json").exists());
 }
 
+/// What was lost: two handles of two profiles, to one `revoke` by a name that both had.
+#[test]
+fn name_is_that_of_one_handle() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    configure(&sandbox, &server, free_port());
+    create(&sandbox, &["demo", "--name", "one"]);
+    let list = || sandbox.keepalive(&["--json", "handle", "list"]).json()["handles"].clone();
+    let id = list()[0]["id"].as_str().unwrap().to_owned();
+    for name in ["one", &id] {
+        let run = sandbox.keepalive(&["handle", "create", "demo", "--name", name]).exits(2);
+        run.says(&format!("is called {name} already")).says(&format!("keepalive handle revoke {id}"));
+    }
+    sandbox.keepalive(&["handle", "create", "demo", "--expires", "0s"]).exits(2).says("it would have ended already");
+    sandbox.keepalive(&["handle", "create", "demo", "--floor", "9999d"]).exits(2).says("none is ever above the floor");
+    assert_eq!(list().as_array().unwrap().len(), 1);
+    create(&sandbox, &["demo", "--name", "two", "--min-valid", "3m", "--floor", "5m"]);
+    let shown = sandbox.keepalive(&["handle", "list"]).exits(0);
+    assert!(shown.stdout.contains("floor 5m") && !shown.stdout.contains("min-valid 5m"), "{shown:?}");
+}
+
+/// What was lost: the reason, of a request that may be repeated.
+#[test]
+fn handles_that_cannot_be_read_are_told_with_an_outcome() {
+    let served = Served::start();
+    let handle = served.handle(&[]);
+    let path = served.sandbox.path("state/keepalive/handles.json");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    served.sandbox.keepalive(&["doctor"]).says("handles.json has mode 0666").says("chmod 600");
+    std::fs::write(&path, "{}").unwrap();
+    let reply = served.get(TOKEN, &handle).expect(503);
+    assert_eq!((reply.json()["outcome"].as_str(), reply.field("retry-after")), (Some("store_unavailable"), Some("30")));
+}
+
 #[test]
 fn token_is_given_on_tcp_for_a_handle_of_its_profile() {
     let served = Served::start();

@@ -196,6 +196,11 @@ fn hook_that_asks_for_its_own_token_gets_the_stored_one() {
         eventually("it is told", || (told(&sandbox).len() == 1 + usize::from(has_daemon)).then_some(()));
         let newest = sandbox.keepalive(&["token", "demo"]).exits(0).stdout;
         assert_eq!(lines(&sandbox, "token"), [newest.trim()], "{:?}", lines(&sandbox, "said"));
+        assert!(
+            lines(&sandbox, "said").is_empty(),
+            "a token that is new is not doubted: {:?}",
+            lines(&sandbox, "said")
+        );
         assert_eq!(server.counts().refresh_requests, before + 1);
         drop(daemon);
     }
@@ -242,6 +247,48 @@ fn hook_that_hangs_delays_no_refresh_and_events_collapse() {
     assert_eq!(told(&sandbox).len(), 2, "{:?}", told(&sandbox));
 }
 
+/// Goes on until it is told to end.
+const HANG: &str = "echo $$ >> $HOME/pids; cat >> $HOME/told; while [ ! -e $HOME/go ]; do sleep 0.05; done";
+
+/// Gives the profile an access token that has expired.
+fn expire(server: &AuthServer, sandbox: &Sandbox) {
+    let mut answer = server.mint();
+    answer["obtained_at"] = 1_000_000_000.into();
+    sandbox.keepalive_with_input(&["import", "demo", "--replace"], &answer.to_string()).exits(0);
+}
+
+/// What was lost: 25 seconds of a program that waits 7 for its token, to a hook.
+#[test]
+fn hook_that_hangs_delays_no_token_and_no_command() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = hooked(&server, "on_refreshed = HOOK", HANG);
+    let children = "read children < /proc/$$/task/$$/children; echo children:$children";
+    let exec = ["exec", "demo", "--", "sh", "-c", children];
+    for (n, words) in [&["token", "demo"][..], &exec, &["token", "demo", "--format", "grok"]].into_iter().enumerate() {
+        expire(&server, &sandbox);
+        let run = sandbox.keepalive(words).exits(0);
+        assert_eq!(server.counts().refresh_requests, n + 1);
+        assert!(!run.stdout.contains("children:") || run.stdout == "children:\n", "{run:?}");
+        let pids = || Some(lines(&sandbox, "pids")).filter(|pids| pids.len() == 1);
+        let pids = eventually("a hook runs", pids);
+        assert!(!is_gone(&pids[0]), "the run has waited for it");
+    }
+    std::fs::write(sandbox.path("home/go"), "").unwrap();
+    eventually("what came last is told, too", || (told(&sandbox).last()?["generation"] == 7).then_some(()));
+    eventually("that is noted", || (sandbox.status()["hooks"][0]["runs"] == 2).then_some(()));
+    assert_eq!(sandbox.status()["hooks"][0]["result"], "ok");
+}
+
+#[test]
+fn hook_that_was_left_behind_has_its_time_limit() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = hooked(&server, "on_refreshed = HOOK\ntimeout = \"300ms\"", HANG);
+    expire(&server, &sandbox);
+    sandbox.keepalive(&["token", "demo"]).exits(0);
+    eventually("it is ended", || (sandbox.status()["hooks"][0]["result"] == "timed_out").then_some(()));
+    assert!(lines(&sandbox, "pids").iter().all(|pid| is_gone(pid)));
+}
+
 #[test]
 fn hook_that_says_much_costs_no_memory() {
     let server = AuthServer::start(RotationMode::Strict);
@@ -275,10 +322,18 @@ fn failing_hook_is_told_without_the_token_it_prints() {
     assert_eq!(error["message"], "the hook on_refreshed failed: exit status 3: it went wrong");
     assert!(error["hint"].as_str().unwrap().starts_with("try it: echo '{\"event\":\"refreshed\""));
     sandbox.keepalive(&["doctor"]).says("the hook on_refreshed failed").says("try it:");
+    let set_mode = |mode| {
+        std::fs::set_permissions(sandbox.path("home/hook"), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
+    };
+    set_mode(0o644);
+    sandbox.refresh(&["--force"]).exits(0).says("it may not be run; chmod +x");
+    std::fs::write(sandbox.path("home/hook"), "#!/no/such/program\n").unwrap();
+    set_mode(0o755);
+    sandbox.refresh(&["--force"]).exits(0).says("the program that its first line names is not there");
     write_script(&sandbox, "hook", "exit 0");
     sandbox.refresh(&["--force"]).exits(0);
     let hook = sandbox.status()["hooks"][0].clone();
-    assert_eq!((&hook["error"], &hook["runs"], &hook["failures"]), (&Value::Null, &json!(2), &json!(1)));
+    assert_eq!((&hook["error"], &hook["runs"], &hook["failures"]), (&Value::Null, &json!(4), &json!(3)));
     std::fs::remove_file(sandbox.path("home/hook")).unwrap();
     sandbox.refresh(&["--force"]).exits(0).says("cannot run `");
     sandbox.keepalive(&["doctor"]).says("the program of on_refreshed is not there");

@@ -222,7 +222,9 @@ fn mistakes_of_a_mirror_are_told_at_once() {
     let server = AuthServer::start(RotationMode::Strict);
     let sandbox = Sandbox::new();
     let wrong = "[[profile.demo.mirror]]\nkind = \"fil\"\n[[profile.demo.mirror]]\nkind = \"json\"\nset = { \"a\" = \"access_token\", \"/b\" = \"refresh_token\" }\n\
-                 [[profile.demo.mirror]]\nkind = \"codex\"\nentry = \"x\"\n[[profile.demo.mirror]]\npath = \"/x\"\n";
+                 [[profile.demo.mirror]]\nkind = \"codex\"\nentry = \"x\"\n[[profile.demo.mirror]]\npath = \"/x\"\n\
+                 [[profile.demo.mirror]]\nkind = \"file\"\npath = \"/\"\n[[profile.demo.mirror]]\nkind = \"file\"\npath = \"~/\"\n\
+                 [[profile.demo.mirror]]\nkind = \"json\"\npath = \"~/j\"\nset = { \"/t\" = \"access_token\", \"/t/at\" = \"expires_at\" }\n";
     configure(&sandbox, &server, wrong);
     let run = sandbox.keepalive(&["doctor"]).exits(78);
     for words in [
@@ -232,9 +234,11 @@ fn mistakes_of_a_mirror_are_told_at_once() {
         "not \"refresh_token\"",
         "a mirror of this kind does not use \"entry\"",
         "kind is missing",
+        "set has \"/t\" and \"/t/at\", which is a part of it",
     ] {
         assert!(run.stdout.contains(words), "no {words:?} in {run:#?}");
     }
+    assert_eq!(run.stdout.matches("no file can take its place").count(), 2, "{run:#?}");
 }
 
 #[test]

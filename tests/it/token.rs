@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::support::api_client::ApiClient;
 use super::support::auth_server::{AuthServer, Fault, HoldPoint};
 use super::support::sandbox::{Sandbox, just_granted};
 use super::support::token_family::RotationMode;
@@ -242,6 +243,23 @@ fn failure_with_json_is_one_document() {
     for call in ["status", "refresh", "providers", "rehearse"] {
         let run = sandbox.keepalive(&["--json", call]).exits(78);
         assert_eq!(run.json()["error"]["kind"], "config", "{run:?}");
+    }
+}
+
+/// What was lost: the login, as nothing beside the living token told what to do.
+#[test]
+fn trouble_beside_a_living_token_is_told_with_its_remedy() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let dead = Fault::Respond(400, "content-type: application/json\r\n", r#"{"error":"invalid_grant"}"#);
+    for (fault, words) in [(Fault::DropAfter, "refresh is in doubt: "), (dead, "refresh is failing: ")] {
+        let sandbox = Sandbox::signed_in(&server);
+        server.script([fault]);
+        sandbox.refresh(&["--force"]);
+        let _daemon = sandbox.daemon();
+        let reply = ApiClient::get(&sandbox, "/v1/profiles/demo/token").expect(200).json();
+        let warning = reply["warnings"][0].as_str().unwrap_or_default().to_owned();
+        assert!(warning.starts_with(words) && warning.contains("keepalive login demo"), "{reply}");
+        sandbox.keepalive(&["token", "demo"]).exits(0).says(words).says("keepalive login demo");
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode};
 use serde_json::json;
 
 use super::support::auth_server::{AuthServer, HoldPoint};
+use super::support::eventually;
 use super::support::sandbox::{PROGRAM, Process, Run, Sandbox};
 use super::support::token_family::RotationMode;
 
@@ -203,4 +204,18 @@ fn pipe_in_the_place_of_a_file_is_refused_not_waited_for() {
             assert!(STATUSES.contains(&run.status), "{command:?} with a pipe as {file}: {run:#?}");
         }
     }
+}
+
+/// What was lost: a profile whose next refresh stood in the table, and which a stopped daemon let expire.
+#[test]
+fn status_tells_of_a_daemon_that_is_stopped() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    let told = |run: Run| run.stderr.contains("does not run on");
+    assert!(!told(sandbox.keepalive(&["status"]).exits(0)));
+    daemon.signal(rustix::process::Signal::STOP);
+    eventually("it is told", || told(sandbox.keepalive(&["status"]).exits(0)).then_some(()));
+    sandbox.keepalive(&["status"]).says(&format!("kill -CONT {}", daemon.id()));
+    daemon.signal(rustix::process::Signal::CONT);
 }

@@ -128,9 +128,10 @@ async fn admit(broker: &Broker, caller: Caller, presented: &str) -> Result<Handl
         let (status, error) = match &refused {
             HandleRefusal::Unreadable(_) => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
             HandleRefusal::OtherUser => (StatusCode::FORBIDDEN, "access_denied"),
-            HandleRefusal::Missing | HandleRefusal::Malformed(_) | HandleRefusal::Unknown | HandleRefusal::Expired => {
-                (StatusCode::BAD_REQUEST, "invalid_grant")
-            }
+            HandleRefusal::Missing
+            | HandleRefusal::Malformed(_)
+            | HandleRefusal::Unknown
+            | HandleRefusal::Expired(_) => (StatusCode::BAD_REQUEST, "invalid_grant"),
         };
         let mut response = failed(status, error, &refused.failure().in_one_line());
         if let HandleRefusal::Unreadable(outcome) = &refused {

@@ -2,7 +2,7 @@
 
 use crate::access::setup::Setup;
 use crate::cli::doctor::Finding;
-use crate::cli::listener_state::TcpListenerState;
+use crate::cli::listener_state::{TcpListener, TcpListenerState};
 use crate::cli::output::{CommandStatus, Output};
 use crate::cli::refresher::{REMEDY, Refresher};
 use crate::outcome::{ErrorKind, Failure};
@@ -22,7 +22,14 @@ pub(super) fn check_daemon(setup: &Setup, _: &Output) -> Vec<Finding> {
 /// Nothing is told of a listener that is not configured.
 pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
     let handles = setup.store.handles().list().err().map(|e| Finding::from_store_error("handles", &e));
-    let listener = TcpListenerState::of(setup).map(|(address, state)| match state {
+    handles.into_iter().chain(TcpListener::all(setup).iter().flat_map(listener)).collect()
+}
+
+fn listener(listener: &TcpListener) -> Vec<Finding> {
+    let address = listener.address;
+    let unknown = listener.unknown_profile.as_ref();
+    let unknown = unknown.map(|e| Finding::warning("listener", e.message.clone(), e.hint.as_deref().unwrap_or("")));
+    let state = match &listener.state {
         TcpListenerState::Listening if !peer_user::is_told() => {
             let text = format!("listening on {address}; this system does not tell the user of a client");
             let hint = match cfg!(target_os = "linux") {
@@ -33,7 +40,7 @@ pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
         }
         TcpListenerState::Listening => Finding::good("listener", format!("listening on {address}")),
         TcpListenerState::Failed(failure) => {
-            Finding::warning("listener", failure.message, failure.hint.as_deref().unwrap_or_default())
+            Finding::warning("listener", failure.message.clone(), failure.hint.as_deref().unwrap_or_default())
         }
         TcpListenerState::Pending => Finding::warning(
             "listener",
@@ -43,8 +50,8 @@ pub(super) fn check_listener(setup: &Setup, _: &Output) -> Vec<Finding> {
         TcpListenerState::NoDaemon => {
             Finding::warning("listener", format!("no daemon listens on {address}"), "keepalive service install")
         }
-    });
-    handles.into_iter().chain(listener).collect()
+    };
+    std::iter::once(state).chain(unknown).collect()
 }
 
 fn clock(setup: &Setup) -> Finding {

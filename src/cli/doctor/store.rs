@@ -17,7 +17,23 @@ use crate::sys::{durable, machine};
 const PROBE_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) fn check_directory(setup: &Setup, _: &Output) -> Vec<Finding> {
-    vec![directory(&setup.store)]
+    let loose = loose_files(setup.store.layout().dir());
+    std::iter::once(directory(&setup.store)).chain(loose).collect()
+}
+
+/// The files of the store that only its directory protects from other users.
+fn loose_files(dir: &Path) -> impl Iterator<Item = Finding> {
+    let entries = |dir: &Path| {
+        let found = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        found.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let of_profiles = entries(&dir.join("profiles")).into_iter().flat_map(move |dir| entries(&dir));
+    let files = entries(dir).into_iter().chain(of_profiles).filter(|path| path.is_file() && !path.is_symlink());
+    files.filter_map(|path| {
+        let (mode, access) = others_access(&path)?;
+        let text = format!("{} has mode {mode:04o}: {access} where its directory lets them", path.display());
+        Some(Finding::warning("store directory", text, &format!("chmod 600 {}", path.display())))
+    })
 }
 
 pub(super) fn check_filesystem(setup: &Setup, _: &Output) -> Vec<Finding> {

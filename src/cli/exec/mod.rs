@@ -28,7 +28,8 @@ use child::Runner;
 ///
 /// Gets the token first, and then becomes the command: its process, signals and exit status are the command's own. An
 /// environment cannot change, so a command that runs longer than its token lives must ask again: with `keepalive token`, over
-/// the daemon's socket (KEEPALIVE_SOCKET), or by a file that keepalive keeps current.
+/// the daemon's socket (KEEPALIVE_SOCKET), or by a file that keepalive keeps current. The command has none of the variables
+/// that the configuration reads secrets from, so where there are such, `keepalive token` in it needs the daemon.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// Profile whose token the command gets

@@ -37,7 +37,8 @@ use plan::FeedPlan;
 /// changes nothing.
 ///
 /// --undo removes what was written, and gives back no token: the one that was there is consumed. It says how to sign in
-/// there again.
+/// there again. A sign-out in the program itself does not last: the next refresh writes its file anew, unless --undo has ended
+/// the feed.
 #[derive(Debug, Args)]
 pub struct FeedArgs {
     /// Program to feed

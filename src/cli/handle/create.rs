@@ -45,8 +45,15 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     any_user: bool,
     /// End it after this time
-    #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     expires: Option<Duration>,
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match crate::cli::duration(text)? {
+        Duration::ZERO => Err("it would have ended already".into()),
+        time => Ok(time),
+    }
 }
 
 fn handle_name(text: &str) -> Result<String, String> {
@@ -72,7 +79,9 @@ pub(super) fn create(args: &CreateArgs, setup: &Setup, out: &Output) -> Result<C
         last_used_at: None,
         any_user: args.any_user,
     };
-    setup.store.handles().add(record.clone()).map_err(of_store)?;
+    if let Some(rival) = setup.store.handles().add(record.clone()).map_err(of_store)? {
+        return Err(already_called(&record, &rival));
+    }
     if out.is_json {
         let mut made = to_json(&record);
         made["handle"] = json!(handle.expose());
@@ -85,6 +94,15 @@ pub(super) fn create(args: &CreateArgs, setup: &Setup, out: &Output) -> Result<C
         out.warn("the daemon does not listen on TCP yet: write listen = \"127.0.0.1:PORT\" below [broker]");
     }
     Ok(CommandStatus::Ok)
+}
+
+fn already_called(record: &HandleRecord, rival: &HandleRecord) -> HandleFailure {
+    let name = record.name.as_deref().unwrap_or_else(|| record.id());
+    let failure = Failure::new(ErrorKind::Usage, format!("handle {} is called {name} already", called(rival)));
+    (
+        CommandStatus::Usage,
+        failure.with_hint(format!("choose another name, or first: keepalive handle revoke {}", rival.id())),
+    )
 }
 
 fn token_grant(
@@ -103,15 +121,35 @@ fn token_grant(
     };
     let floor = args.floor.unwrap_or_default();
     let lifetime = journal.validity.as_ref().and_then(|validity| validity.full_lifetime());
-    if let Some(lifetime) = lifetime.filter(|lifetime| floor > *lifetime / 2) {
-        let (floor, lifetime) = (humantime::format_duration(floor), humantime::format_duration(lifetime));
-        out.warn(&format!(
-            "access tokens of {profile} live {lifetime}; they are refreshed at half of that, so for a part of it none \
-             lives longer than the floor of {floor}"
-        ));
+    if let Some(doubt) = check_floor(profile, floor, lifetime).map_err(|failure| (CommandStatus::Usage, failure))? {
+        out.warn(&doubt);
     }
     let account = account_of(profile, &journal, setup)?;
     Ok(TokenGrant::new(profile.clone(), account, args.min_valid.unwrap_or(USUAL_MIN_VALID), floor, args.id_token))
+}
+
+/// Whether there are tokens above the floor. What is doubtful is said. (pure)
+fn check_floor(profile: &ProfileName, floor: Duration, lifetime: Option<Duration>) -> Result<Option<String>, Failure> {
+    if floor.is_zero() {
+        return Ok(None);
+    }
+    let shown = humantime::format_duration(floor);
+    let Some(lifetime) = lifetime else {
+        return Ok(Some(format!(
+            "how long access tokens of {profile} live is not known yet: below the floor of {shown} none is given"
+        )));
+    };
+    let life = humantime::format_duration(lifetime);
+    if floor >= lifetime {
+        let message = format!("access tokens of {profile} live {life}: none is ever above the floor of {shown}");
+        return Err(Failure::new(ErrorKind::Usage, message).with_hint("choose a --floor of at most half of that"));
+    }
+    Ok((floor > lifetime / 2).then(|| {
+        format!(
+            "access tokens of {profile} live {life}; they are refreshed at half of that, so for a part of it none \
+             lives longer than the floor of {shown}"
+        )
+    }))
 }
 
 /// The account of the credential. Where only the daemon can open it, the daemon is asked.
@@ -133,4 +171,20 @@ fn account_of(profile: &ProfileName, journal: &Journal, setup: &Setup) -> Result
     let id_token = token.id_token.and_then(AccessToken::new);
     let access = AccessToken::new(token.access_token);
     Ok(AccountIdentity::of_tokens(id_token.as_ref(), access.as_ref()).merged_with(imported))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floor_above_the_life_of_every_token_is_refused() {
+        let (hour, profile) = (Duration::from_secs(3600), "p".parse().unwrap());
+        let check = |floor, lifetime| check_floor(&profile, floor, lifetime);
+        assert_eq!(check(Duration::ZERO, None), Ok(None));
+        assert_eq!(check(hour / 2, Some(hour)), Ok(None));
+        assert!(check(hour / 2 + Duration::from_secs(1), Some(hour)).unwrap().unwrap().contains("for a part of it"));
+        assert!(check(hour, None).unwrap().unwrap().contains("is not known yet"));
+        assert!(check(hour, Some(hour)).unwrap_err().message.ends_with("none is ever above the floor of 1h"));
+    }
 }

@@ -104,7 +104,10 @@ fn list(setup: &Setup, out: &Output) -> Result<CommandStatus, HandleFailure> {
 fn flags(record: &HandleRecord, is_expired: bool) -> String {
     let mut flags = Vec::new();
     if let HandleGrant::Token(grant) = &record.grants {
-        flags.push(format!("min-valid {}", humantime::format_duration(grant.min_valid())));
+        // One that is no longer than the floor says nothing more.
+        if grant.min_valid() > grant.floor() {
+            flags.push(format!("min-valid {}", humantime::format_duration(grant.min_valid())));
+        }
         if !grant.floor().is_zero() {
             flags.push(format!("floor {}", humantime::format_duration(grant.floor())));
         }

@@ -254,10 +254,11 @@ impl Ends {
 /// A line each way, until cargo closes its end.
 fn serve_cargo(session: &mut HelperSession<'_>, out: &Output) -> CommandStatus {
     out.line(&cargo::hello().to_string());
+    let usual = session.named().cloned();
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { return CommandStatus::Failed };
         let answer = match CargoRequest::parse(&line) {
-            CargoRequest::Get(request) => cargo_token(session, &request),
+            CargoRequest::Get(request) => cargo_token(session, usual.as_ref(), &request),
             CargoRequest::Login { profile } => {
                 let profile = profile.or_else(|| session.named().map(ToString::to_string));
                 cargo::failed(&cargo::login(profile.as_deref()))
@@ -271,10 +272,15 @@ fn serve_cargo(session: &mut HelperSession<'_>, out: &Output) -> CommandStatus {
     CommandStatus::Ok
 }
 
-fn cargo_token(session: &mut HelperSession<'_>, request: &IndexRequest) -> serde_json::Value {
+/// `usual`: the profile that the command line names, for a request that names none.
+fn cargo_token(
+    session: &mut HelperSession<'_>,
+    usual: Option<&ProfileName>,
+    request: &IndexRequest,
+) -> serde_json::Value {
     match request.profile() {
-        None => {}
-        Some(Ok(profile)) => session.set_named(profile),
+        None => session.set_named(usual.cloned()),
+        Some(Ok(profile)) => session.set_named(Some(profile)),
         Some(Err(e)) => return cargo::failed(&Failure::new(ErrorKind::Usage, e.to_string())),
     }
     let servers = request.servers(session.named().is_some());

@@ -112,8 +112,8 @@ impl<'a> HelperSession<'a> {
     }
 
     /// Takes another profile as the only one, as a request of cargo names it.
-    pub(super) fn set_named(&mut self, name: ProfileName) {
-        self.named = Some(name);
+    pub(super) fn set_named(&mut self, name: Option<ProfileName>) {
+        self.named = name;
     }
 
     fn setup(&self) -> Result<&Setup, NoToken> {

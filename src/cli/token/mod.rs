@@ -94,7 +94,8 @@ fn patience(format: Format) -> Duration {
     }
 }
 
-pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> CommandStatus {
+/// `used`: so much of the time that it may take is over.
+pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, used: Duration, out: &Output) -> CommandStatus {
     let format = args.format(out);
     if args.env.is_some() && format != Format::Env {
         let failure = Failure::new(ErrorKind::Usage, "--env is for --format env").with_hint("write --format env, too");
@@ -111,7 +112,9 @@ pub(super) fn run(args: &TokenArgs, global: &GlobalArgs, out: &Output) -> Comman
         Err(failure) => return refuse(format, NoToken::of_config(failure), out),
     };
     setup.mirrors().limit_waits(Some(Duration::ZERO));
-    let printed = obtain(&setup, &args.wish(format), &explain).and_then(|obtained| {
+    let wish = args.wish(format);
+    let wish = TokenWish { timeout: wish.timeout.saturating_sub(used), ..wish };
+    let printed = obtain(&setup, &wish, &explain).and_then(|obtained| {
         let (token, now) = (&obtained.token, setup.clock.now().wall);
         let text = args
             .rendered(format, token, obtained.outcome, &obtained.warnings, now)

@@ -58,13 +58,19 @@ impl HandleStore {
         Ok(self.list()?.iter().find(|record| record.sha256 == *hash).cloned())
     }
 
-    pub fn add(&self, record: HandleRecord) -> Result<(), StoreError> {
+    /// Adds one. `Some`: the handle that is called by this name already, or by whose name this one would be; nothing was added.
+    pub fn add(&self, record: HandleRecord) -> Result<Option<HandleRecord>, StoreError> {
         let dir = self.layout.dir();
         durable::create_dir(dir).map_err(|e| StoreError::io("create", dir, e))?;
         let _lock = self.lock()?;
         let mut handles = self.read()?;
+        let name = record.name.as_deref();
+        let is_rival = |other: &&HandleRecord| name.is_some_and(|n| other.is_called(n)) || other.is_called(record.id());
+        if let Some(rival) = handles.iter().find(is_rival) {
+            return Ok(Some(rival.clone()));
+        }
         handles.push(record);
-        self.write(handles)
+        self.write(handles).map(|()| None)
     }
 
     /// Revokes the handles that are meant, and returns them.

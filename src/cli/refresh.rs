@@ -124,8 +124,11 @@ fn refresh(
     let (engine, endpoint) = setup.engine(false).map_err(CommandStatus::of_failed)?;
     let (events, arrivals) = mpsc::channel();
     let on_stop = events.clone();
+    let hooks = Arc::clone(setup.hooks());
     super::signals::stop_on_signal(&endpoint, &engine, move |count| {
         let _ended = on_stop.send(Event::Stopping(count));
+        // Without a thread they end at their time limit.
+        let _best_effort = std::thread::Builder::new().name("hooks".into()).spawn(move || hooks.end_all());
     });
     let runs = (args.is_over_all() && !names.is_empty()).then(|| refresher::record_run(&setup)).flatten();
     let told = args.is_routine(global).then(|| ToldFailures::open(setup.store.layout().dir()));

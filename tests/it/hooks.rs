@@ -480,6 +480,21 @@ fn daemon_that_stops_leaves_no_hook_behind() {
     eventually("it is gone", || lines(&sandbox, "pids").iter().all(|pid| is_gone(pid)).then_some(()));
 }
 
+/// What was lost: a minute after the stop of a run, to a hook that hangs.
+#[test]
+fn run_that_is_stopped_ends_its_hook() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let hang = "trap '' TERM; echo $$ >> $HOME/pids; while :; do sleep 0.1; done";
+    let sandbox = hooked(&server, "on_refreshed = HOOK\ntimeout = \"10m\"", hang);
+    let run = sandbox.spawn(&["refresh", "-p", "demo", "--force"]);
+    eventually("a hook runs", || (!lines(&sandbox, "pids").is_empty()).then_some(()));
+    run.terminate();
+    let begun = Instant::now();
+    run.finish().exits(0);
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    eventually("it is gone", || lines(&sandbox, "pids").iter().all(|pid| is_gone(pid)).then_some(()));
+}
+
 /// With thirty seconds for a hook, eight profiles that need a login do not keep cron waiting for four minutes.
 #[test]
 fn hooks_of_many_profiles_run_at_once() {

@@ -81,8 +81,8 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     // process.
     let hangup = signals::hangup(&endpoint).map_err(deaf)?;
     let has_trouble = fetch_key(&setup.store)?;
-    let services = services_runtime()
-        .map_err(|e| (CommandStatus::TryAgain, Failure::new(ErrorKind::Runtime, format!("cannot start: {e}"))))?;
+    let start = |name| runtime(name).map_err(|e| (CommandStatus::TryAgain, cannot_start(&e)));
+    let (refreshing, sockets) = (start("daemon")?, start("socket")?);
     let socket_path = setup.environment.socket.clone();
     process::raise_open_file_limit(OPEN_FILES);
     let socket = listen(&socket_path).map_err(|f| (CommandStatus::Failed, f))?;
@@ -97,23 +97,29 @@ fn serve(global: &GlobalArgs, out: &Output) -> Result<CommandStatus, (CommandSta
     scheduler.on_change = watch_hooks(&shared);
     let reloading = shared.clone().watch_config(seen, hangup, (bell, mirrors), has_trouble);
     let listening = Arc::clone(&shared).serve_tcp(broker.clone());
-    let serving = services.spawn(async move {
+    let planning = refreshing.spawn(async move {
         tokio::select! {
             never = scheduler.run() => Ok(never),
+            never = reloading => Ok(never),
+        }
+    });
+    let serving = sockets.spawn(async move {
+        tokio::select! {
             served = server::serve(broker, socket) => served,
             never = listening => Ok(never),
-            never = reloading => Ok(never),
         }
     });
     let broken = endpoint.runtime().block_on(async {
         tokio::select! {
             () = stop.received() => None,
+            failure = serving_failure(planning) => Some(failure),
             failure = serving_failure(serving) => Some(failure),
         }
     });
     // The engine is told before anything is dropped, so that no flight that queues now sends.
     engine.stop();
-    services.shutdown_background();
+    refreshing.shutdown_background();
+    sockets.shutdown_background();
     let late = finish(&engine, &shared.setup, out);
     match broken {
         Some(failure) => Err((CommandStatus::Failed, failure)),
@@ -180,15 +186,20 @@ async fn serving_failure(serving: JoinHandle<std::io::Result<Infallible>>) -> Fa
     failure
 }
 
-/// So that a connection that waits for the disk does not hold up the scheduler.
+fn cannot_start(error: &io::Error) -> Failure {
+    Failure::new(ErrorKind::Runtime, format!("cannot start: {error}"))
+}
+
+/// So that work that waits for the disk does not hold up other work of its kind.
 const WORKERS: usize = 2;
 
-/// The runtime of the scheduler and the broker, which wait for the disk. The exchanges have a runtime of their own, so
-/// that a response that has arrived is read whatever these do.
-fn services_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+/// The runtime of the scheduler, or of the socket and TCP. The scheduler looks at files, and on a slow disk that must hold up
+/// no request for a token that is known. The exchanges have a runtime of their own, so that a response that has arrived is
+/// read whatever these do.
+fn runtime(name: &str) -> std::io::Result<tokio::runtime::Runtime> {
     // A runtime that gets its first thread and not its second waits for the first without an end.
     threads::check_available(WORKERS)?;
-    threads::build_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).thread_name("daemon"))
+    threads::build_runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).thread_name(name))
 }
 
 /// Allows one daemon per store: the lock lasts as long as the process.
@@ -409,7 +420,7 @@ mod tests {
 
     #[test]
     fn daemon_ends_with_an_error_when_a_service_task_dies() {
-        let services = services_runtime().unwrap();
+        let services = runtime("daemon").unwrap();
         let dies: JoinHandle<std::io::Result<Infallible>> = services.spawn(async { panic!("as if by a bug") });
         assert_eq!(services.block_on(serving_failure(dies)).kind, ErrorKind::Broken);
         let closed = services.spawn(async { Err(std::io::Error::other("as if")) });

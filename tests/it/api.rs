@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::Duration;
 
 use super::support::api_client::{ApiClient, Reply};
@@ -448,4 +449,35 @@ fn recipes_for_curl_and_python_get_a_token() {
         let out = sandbox.command(std::path::Path::new(program)).args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stdout), printed, "{program}: {out:?}");
     }
+}
+
+/// `strace` holds each look at a file for minutes.
+#[ignore = "needs strace; contrib/test runs it"]
+#[test]
+fn known_token_is_given_while_the_disk_hangs() {
+    let server = AuthServer::start(RotationMode::Strict);
+    let sandbox = Sandbox::signed_in(&server);
+    let daemon = sandbox.daemon();
+    ApiClient::get(&sandbox, TOKEN).expect(200);
+    let mut strace = sandbox.command(Path::new("strace"));
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=statx", "-e", "inject=statx:delay_enter=300s"]);
+    for path in ["config/keepalive/config.toml", "state/keepalive/profiles/demo/record.json"] {
+        strace.arg("-P").arg(sandbox.path(path));
+    }
+    let mut strace = strace.args(["-p", &daemon.id().to_string()]).spawn().expect("strace is needed");
+    eventually("a look at the configuration hangs", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+        let is_held = |task: &Path| std::fs::read_to_string(task.join("stat")).is_ok_and(|stat| stat.contains(") t "));
+        tasks.filter_map(|task| Some(task.ok()?.path())).any(|task| is_held(&task)).then_some(())
+    });
+    for _ in 0..20 {
+        let mut client = ApiClient::connect(&sandbox);
+        client.send("GET", TOKEN, "");
+        let reply = client.reply_within(Duration::from_secs(10)).expect("an answer without the disk");
+        reply.expect(200);
+    }
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    daemon.terminate();
+    daemon.finish().exits(0);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use keepalive::credential::freshness::Demand;
+use keepalive::engine::Engine;
 use keepalive::engine::access_token::TokenResult;
 use keepalive::outcome::{ErrorKind, OutcomeKind};
 use keepalive::profile::{Profile, ProfileName};
@@ -123,11 +124,15 @@ fn flight_waiting_for_a_lock_does_not_block_other_profiles() {
 #[test]
 fn nested_refresh_of_the_same_profile_is_refused_at_once() {
     let world = World::new(None, RotationMode::Strict, "");
-    let engine = world.process_called_for(&["demo"]);
-    let outcome = engine.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {});
-    assert_eq!((outcome.kind, world.requests()), (OutcomeKind::ConfigError, 0));
-    let other = world.process_called_for(&["another"]);
-    assert_eq!(other.refresh(world.profile(), Demand::ValidFor(Duration::ZERO), LONG, &|| {}).kind, OutcomeKind::Fresh);
+    let outcome_within = |profile: &str, demand: fn(&Engine, &World) -> Demand| {
+        let engine = world.process_called_for(&[profile]);
+        engine.refresh(world.profile(), demand(&engine, &world), LONG, &|| {}).kind
+    };
+    let force = |engine: &Engine, world: &World| engine.force_demand(world.name()).unwrap();
+    assert_eq!((outcome_within("demo", force), world.requests()), (OutcomeKind::ConfigError, 0));
+    // A token that needs no refresh waits for nothing.
+    assert_eq!(outcome_within("demo", |_, _| Demand::ValidFor(Duration::ZERO)), OutcomeKind::Fresh);
+    assert_eq!((outcome_within("another", force), world.requests()), (OutcomeKind::Refreshed, 1));
 }
 
 /// Rule 28.

@@ -27,8 +27,8 @@ use crate::store::journal::Journal;
 ///
 /// Reads no secrets, never unlocks the keyring, and makes no network request. If the last run could not open a credential,
 /// that error is shown until a run succeeds. What would keep a refresh from being stored at this moment, as a disk that is
-/// full, is shown too; so is each TCP listener of the daemon whose port is taken (with --json, `listener` is that of
-/// [broker], and `metadata_servers` are those of [[broker.gce]]). The exit status is that of the worst profile.
+/// full, is shown too; so is each TCP listener of the daemon whose port is taken (members listener and metadata_servers of
+/// --json). The exit status is that of the worst profile.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show only this profile; can be repeated
